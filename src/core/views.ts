@@ -1,0 +1,142 @@
+/**
+ * What the device reports: the shapes that the library, the control socket and the command line's `--json` share.
+ * Plain JSON values. Sizes in bytes, times in milliseconds since 1970, durations in milliseconds.
+ */
+import type { CopyKind, DeviceSettings, FenceLevel, PairState, PairedState, RegionRun, VolumeAttribute } from './rows.ts';
+
+export type VolumeView = {
+  readonly number: number;
+  readonly name: string;
+  readonly capacityBytes: number;
+  readonly attribute: VolumeAttribute;
+  readonly paired: boolean;
+  /** `primary`, `secondary` of a pair, or null. */
+  readonly role: 'primary' | 'secondary' | null;
+  /** JP fig. 13: `invalid` for a normal volume, `in-use` or `unused` for one of attribute secondary. */
+  readonly inUse: 'invalid' | 'in-use' | 'unused';
+  readonly protected: boolean;
+  readonly formerCapacityBytes: number | null;
+  readonly regions: number;
+  readonly runs: readonly RegionRun[];
+  readonly uuid: string;
+  readonly createdAtMs: number;
+  /** NBD connections right now. */
+  readonly clients: number;
+  readonly uri: string;
+};
+
+export type CopyPointer = {
+  /** Number of the next dirty region to copy; equals `regions` when the copy is done. */
+  readonly region: number;
+  readonly regions: number;
+  /** 0 to 100. */
+  readonly percent: number;
+};
+
+export type PairView = {
+  readonly id: number;
+  readonly primary: { readonly number: number; readonly name: string };
+  readonly secondary: { readonly number: number; readonly name: string };
+  readonly state: PairedState;
+  readonly copy: CopyKind | null;
+  readonly copyPointer: CopyPointer;
+  readonly dirtyRegionBytes: number;
+  /** Bytes that differ or may differ: primary side, secondary side, and their union. */
+  readonly dirtyBytes: { readonly primary: number; readonly secondary: number; readonly union: number };
+  readonly copiedBytes: number;
+  /** Bytes a second, and milliseconds to the end; null when nothing is copied. */
+  readonly rateBytesPerSecond: number | null;
+  readonly etaMs: number | null;
+  readonly fence: FenceLevel;
+  readonly pace: number;
+  readonly reason: string | null;
+  readonly group: string | null;
+  readonly createdAtMs: number;
+  readonly stateSinceMs: number;
+};
+
+export type ClientView = {
+  readonly id: number;
+  readonly volume: { readonly number: number; readonly name: string } | null;
+  /** `unix` or `host:port`. */
+  readonly peer: string;
+  readonly transport: 'unix' | 'tcp' | 'tls';
+  readonly phase: 'handshake' | 'transmission' | 'closing';
+  readonly readOnly: boolean;
+  readonly host: string | null;
+  readonly lane: number;
+  readonly connectedAtMs: number;
+  readonly readBytes: number;
+  readonly writtenBytes: number;
+  readonly requests: number;
+};
+
+export type CandidateView = {
+  readonly number: number;
+  readonly name: string;
+  readonly capacityBytes: number;
+  readonly fit: 'same' | 'larger' | 'smaller' | 'none';
+  readonly candidate: boolean;
+  /** Why it is not a candidate; null when it is one. */
+  readonly reason: string | null;
+};
+
+export type StatusView = {
+  readonly version: string;
+  readonly pid: number;
+  readonly store: {
+    readonly directory: string;
+    readonly uuid: string;
+    readonly formatVersion: number;
+    readonly regionBytes: number;
+    readonly physicalVolumes: number;
+    readonly regions: { readonly total: number; readonly unassigned: number; readonly scrubbing: number };
+  };
+  readonly sockets: { readonly control: string; readonly nbd: readonly string[] };
+  readonly startedAtMs: number;
+  readonly volumes: number;
+  readonly pairs: Readonly<Record<PairState, number>>;
+  readonly clients: number;
+  readonly lanes: { readonly count: number; readonly handover: 'descriptor' | 'own-listener' };
+  /** What is native and what stands in for it, with what the stand-in does less. */
+  readonly native: {
+    readonly fsExt: boolean;
+    readonly fileLock: string;
+    readonly holeSeek: string;
+    readonly spaceReclaim: string;
+    readonly weaker: readonly string[];
+  };
+  readonly durability: {
+    readonly level: 'power' | 'process';
+    /** Upper bound of what a crash right now would have to resync, in bytes. */
+    readonly resyncBoundBytes: number;
+    /** What the last start had to resync, in bytes. */
+    readonly lastRecoveryBytes: number;
+  };
+  readonly settings: DeviceSettings;
+  readonly memory: { readonly rssBytes: number };
+};
+
+/** What a command would do (`--plan`), or did. */
+export type PlanView = {
+  readonly command: string;
+  readonly plan: true;
+  readonly steps: readonly string[];
+  readonly volumes: readonly string[];
+  readonly hosts: readonly string[];
+  readonly regions: number;
+  readonly bytes: number;
+  /** What would be lost: bytes written on the secondary since the split, say. */
+  readonly destroysBytes: number;
+};
+
+/** A numbered event; `exists` records describe what is there, the rest what changed. */
+export type EventView = {
+  readonly seq: number;
+  readonly atMs: number;
+  readonly kind: 'exists' | 'create' | 'change' | 'destroy' | 'warning' | 'notice';
+  readonly object: 'device' | 'volume' | 'pair' | 'client' | 'host' | 'group' | 'inquiry';
+  /** Number or name of the object. */
+  readonly id: string;
+  readonly data: Readonly<Record<string, unknown>>;
+};

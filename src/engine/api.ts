@@ -1,0 +1,117 @@
+/**
+ * The engine's interface: everything that the command line and the control socket can do, as one object.
+ *
+ * The control layer and the library's users see this type only. A volume is named by its name or its number
+ * (`VolumeRef`). Every method that changes something takes `plan: true`, then does nothing and returns a `PlanView`.
+ * Errors are `TwinvolError` with a stable code.
+ */
+import type { DeviceSettings, FenceLevel, GroupRow, PairedState, VolumeAttribute } from '../core/rows.ts';
+import type { CandidateView, ClientView, EventView, PairView, PlanView, StatusView, VolumeView } from '../core/views.ts';
+import type { PairState } from '../core/rows.ts';
+
+export type VolumeRef = string | number;
+export type Planned = { readonly plan?: boolean };
+/** `secondary` may be left out where the primary has one pair only. */
+export type PairRef = { readonly primary: VolumeRef; readonly secondary?: VolumeRef };
+
+export type VolumeCreateInput = Planned & {
+  readonly name: string;
+  readonly sizeBytes: number;
+  readonly attribute?: VolumeAttribute;
+};
+export type PairCreateInput = Planned &
+  PairRef & {
+    readonly condition?: 'same' | 'any';
+    readonly fit?: 'off' | 'regions';
+    readonly pace?: number;
+    readonly fence?: FenceLevel;
+    readonly dirtyRegionBytes?: number;
+  };
+/** How the operator decided on what an inquiry found (specification 6); absent: nobody was asked yet. */
+export type Consent = {
+  /** The token of the warning that was shown. */
+  readonly token?: string;
+  /** Findings that are overridden: `mounted:HOST`, `open:HOST`, `no-answer:HOST`, `client:ID`. */
+  readonly overrides?: readonly string[];
+  readonly reason?: string;
+};
+export type PairCommandInput = Planned & PairRef & { readonly consent?: Consent; readonly pace?: number };
+export type PairReleaseInput = PairCommandInput & { readonly then?: VolumeAttribute };
+export type PairWaitInput = PairRef & { readonly state: PairState; readonly timeoutMs: number };
+export type VerifyInput = PairRef & { readonly repair?: boolean };
+export type VerifyReport = {
+  readonly checkedBytes: number;
+  readonly differingBytes: number;
+  readonly differing: ReadonlyArray<{ readonly offset: number; readonly length: number }>;
+  readonly durationMs: number;
+  readonly repaired: boolean;
+};
+
+/** One fault of a test volume that misbehaves on purpose. */
+export type FaultRule = {
+  readonly id: number;
+  readonly volume: number;
+  readonly error: 'read' | 'write' | 'flush' | 'any';
+  readonly errno: 'EIO' | 'ENOSPC' | 'EPERM' | 'none';
+  readonly offset: number;
+  readonly length: number;
+  /** Probability, 0 to 1. */
+  readonly rate: number;
+  readonly latencyMs: number;
+  /** How often it still strikes; null: for ever. */
+  readonly count: number | null;
+  readonly seed: number;
+  readonly hits: number;
+};
+export type FaultAddInput = { readonly volume: VolumeRef } & Partial<Omit<FaultRule, 'id' | 'volume' | 'hits'>>;
+
+export interface Engine {
+  status(): StatusView;
+  settings(): DeviceSettings;
+  settingsSet(changes: Partial<DeviceSettings>): Promise<DeviceSettings>;
+
+  volumeCreate(input: VolumeCreateInput): Promise<VolumeView | PlanView>;
+  volumeList(): readonly VolumeView[];
+  volumeShow(volume: VolumeRef): VolumeView;
+  volumeRename(input: Planned & { readonly volume: VolumeRef; readonly name: string }): Promise<VolumeView | PlanView>;
+  volumeGrow(input: Planned & { readonly volume: VolumeRef; readonly sizeBytes: number }): Promise<VolumeView | PlanView>;
+  volumeDelete(input: Planned & { readonly volume: VolumeRef; readonly consent?: Consent }): Promise<VolumeView | PlanView>;
+  volumeSet(
+    input: Planned & { readonly volume: VolumeRef; readonly attribute?: VolumeAttribute; readonly protected?: boolean; readonly consent?: Consent },
+  ): Promise<VolumeView | PlanView>;
+  uri(volume: VolumeRef): string;
+
+  poolCandidates(input: { readonly primary: VolumeRef; readonly explain?: boolean }): readonly CandidateView[];
+  poolRestoreSize(input: Planned & { readonly volume: VolumeRef; readonly consent?: Consent }): Promise<VolumeView | PlanView>;
+
+  pairCreate(input: PairCreateInput & { readonly consent?: Consent }): Promise<PairView | PlanView>;
+  pairStatus(input?: { readonly primary?: VolumeRef }): readonly PairView[];
+  pairWait(input: PairWaitInput, signal?: AbortSignal): Promise<PairView | null>;
+  pairSplit(input: Planned & PairRef): Promise<PairView | PlanView>;
+  pairResync(input: PairCommandInput): Promise<PairView | PlanView>;
+  pairRestore(input: PairCommandInput): Promise<PairView | PlanView>;
+  pairRelease(input: PairReleaseInput): Promise<{ readonly released: PairView } | PlanView>;
+  pairSet(input: Planned & PairRef & { readonly pace?: number; readonly fence?: FenceLevel }): Promise<PairView | PlanView>;
+  pairVerify(input: VerifyInput, signal?: AbortSignal): Promise<VerifyReport>;
+
+  groupCreate(input: { readonly name: string }): Promise<GroupRow>;
+  groupAdd(input: { readonly name: string } & PairRef): Promise<GroupRow>;
+  groupRemove(input: { readonly name: string } & Partial<PairRef>): Promise<GroupRow | null>;
+  groupList(): readonly GroupRow[];
+  groupSplit(input: Planned & { readonly name: string }): Promise<readonly PairView[] | PlanView>;
+
+  clientList(): Promise<readonly ClientView[]>;
+  clientEnd(input: { readonly id: number }): Promise<ClientView>;
+
+  faultAdd(input: FaultAddInput): Promise<FaultRule>;
+  faultList(): readonly FaultRule[];
+  faultClear(input: { readonly id?: number; readonly volume?: VolumeRef }): Promise<number>;
+
+  /** `exists` records for all objects first, then changes from there on. `since` resumes after that number. */
+  events(options: { readonly since?: number; readonly signal?: AbortSignal; readonly follow?: boolean }): AsyncIterable<EventView>;
+
+  /** Drains the NBD connections (shutdown error), makes everything durable, gives up the store. */
+  close(): Promise<void>;
+}
+
+export type { PairedState };
