@@ -81,6 +81,7 @@ export const FAULTS = {
   REGIONS_MISSING: fault(EXIT.noCandidate, ENOSPC, 'The unassigned-region table has too few regions.', 'delete or shrink a volume, or use a smaller size'),
   LIMIT: fault(EXIT.refused, ENOMEM, 'A limit of the device is reached.', 'see the limits in the README'),
   CHANGED: fault(EXIT.changed, EINVAL, 'Things changed between the plan and the command.', 'look again and repeat the command'),
+  EVENTS_GONE: fault(EXIT.changed, EINVAL, 'Events that were asked for are no longer kept.', 'read from the start: leave out the number to resume after'),
   TIMEOUT: fault(EXIT.timeout, EIO, 'The state waited for did not come in time.', 'look at twinvol pair status, and wait longer'),
   WAIT_IMPOSSIBLE: fault(EXIT.broken, EIO, 'The state waited for cannot come any more.', 'look at twinvol pair status for the reason'),
   READ_ONLY: fault(EXIT.refused, EPERM, 'The export is read-only.', 'use another volume, or split the pair first'),
