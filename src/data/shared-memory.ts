@@ -1,0 +1,126 @@
+/**
+ * The shared-memory layout: the one place that says which word means what. ARCHITECTURE.md repeats it in words.
+ *
+ * Three kinds of blocks. The DEVICE block (one): gate, worker slots, range locks. A VOLUME block for each volume that
+ * was ever in a pair since the start: intents. A PAIR block for each pair: mode, counters, the two bitmaps. Blocks
+ * are SharedArrayBuffers handed to workers once; a worker never allocates or frees one. All words are 32 bit and
+ * changed by Atomics; byte counters are kept in units that fit (granules, requests) or as two words.
+ */
+import { bitmapWords } from '../core/dirty-bitmap.ts';
+import { INTENT_EXTENT_BYTES } from '../core/units.ts';
+import { PAGE_WORDS, pagesOf } from '../wire/bitmap-page.ts';
+
+export const LAYOUT_VERSION = 1;
+
+/** Device block, in words. Slots and hot words are 16 words (one cache line) apart. */
+export const DEVICE = {
+  VERSION: 0,
+  /** 0 open, otherwise the slot number + 1 of the thread that closed the gate. */
+  GATE: 16,
+  /** Requests that hosts made, wraps around: the copy looks whether it moves. */
+  SLOT_FIRST: 32,
+  SLOT_WORDS: 16,
+  /** Slot words: 1 while the worker is inside a write. */
+  SLOT_INSIDE: 0,
+  /** Slot words: host requests executed so far; wraps around. */
+  SLOT_REQUESTS: 1,
+} as const;
+
+/** Worker slots: the main thread has number 0, lanes follow, then the zero worker, copy and verify workers. */
+export const SLOT_COUNT = 64;
+export const SLOT_MAIN = 0;
+export const LANE_COUNT_MAX = 32;
+export const SLOT_ZERO_WORKER = 33;
+export const SLOT_COPY_FIRST = 34;
+
+export const LOCK_FIRST: number = DEVICE.SLOT_FIRST + SLOT_COUNT * DEVICE.SLOT_WORDS;
+/** A power of two: locks are found by a hash. */
+export const LOCK_COUNT = 4096;
+
+export const deviceBlock = (): Int32Array => {
+  const words = new Int32Array(new SharedArrayBuffer((LOCK_FIRST + LOCK_COUNT) * 4));
+  words[DEVICE.VERSION] = LAYOUT_VERSION;
+  return words;
+};
+
+/** Pair block: header words, then the primary's bitmap, then the secondary's. */
+export const PAIR = {
+  /** A value of `MODE`. */
+  MODE: 0,
+  /** 1: fence level `data`. */
+  FENCE: 1,
+  PACE: 2,
+  /** 0 run, 1 stop: the copy worker looks at it and waits on it. */
+  COPY_STOP: 3,
+  /** Region number of the copy pointer. */
+  POINTER: 4,
+  /** Holder's slot + 1 of the right to write the bitmap files; 0 nobody. */
+  FILE_LOCK: 5,
+  /** Bytes copied, low and high word. */
+  COPIED_LOW: 6,
+  COPIED_HIGH: 7,
+  /** Milliseconds (low word of the clock) of the first and last write on the secondary since the split; 0 none. */
+  HEADER_WORDS: 32,
+} as const;
+
+export const MODE = { idle: 0, copying: 1, restoring: 2, mirroring: 3, tracking: 4 } as const;
+export type ModeNumber = (typeof MODE)[keyof typeof MODE];
+
+export type PairBlock = {
+  readonly words: Int32Array;
+  /** Regions dirtied on the primary; while copying: the regions still to copy. */
+  readonly primary: Int32Array;
+  readonly secondary: Int32Array;
+  readonly regions: number;
+};
+
+export const pairBlockBytes = (regions: number): number => (PAIR.HEADER_WORDS + 2 * bitmapWords(regions)) * 4;
+
+export const pairBlock = (buffer: SharedArrayBuffer, regions: number): PairBlock => {
+  const bitmapBytes = bitmapWords(regions) * 4;
+  return {
+    words: new Int32Array(buffer, 0, PAIR.HEADER_WORDS),
+    primary: new Int32Array(buffer, PAIR.HEADER_WORDS * 4, bitmapBytes / 4),
+    secondary: new Int32Array(buffer, PAIR.HEADER_WORDS * 4 + bitmapBytes, bitmapBytes / 4),
+    regions,
+  };
+};
+
+/** Volume block: header words, then intents on disk, intents armed, and one byte of recent use for each extent. */
+export const VOLUME = {
+  /** Holder's slot + 1 of the right to write the intents' file; 0 nobody. */
+  FILE_LOCK: 0,
+  /** Extents marked on disk now. */
+  MARKED: 1,
+  HEADER_WORDS: 16,
+} as const;
+
+export type VolumeBlock = {
+  readonly words: Int32Array;
+  /** What the file says, or is about to say: a superset of `armed`. Whole pages, so the codec can take it as it is. */
+  readonly disk: Int32Array;
+  /** Extents whose mark is durable and stays so: a write to them goes straight on. */
+  readonly armed: Int32Array;
+  /** 1: written to since the cleaner last looked. */
+  readonly recent: Uint8Array;
+  readonly extents: number;
+};
+
+export const intentExtents = (capacityBytes: number): number => Math.ceil(capacityBytes / INTENT_EXTENT_BYTES);
+
+export const volumeBlockBytes = (extents: number): number => {
+  const bitmapBytes = pagesOf(extents) * PAGE_WORDS * 4;
+  return VOLUME.HEADER_WORDS * 4 + 2 * bitmapBytes + Math.ceil(extents / 4) * 4;
+};
+
+export const volumeBlock = (buffer: SharedArrayBuffer, extents: number): VolumeBlock => {
+  const bitmapWordCount = pagesOf(extents) * PAGE_WORDS;
+  const head = VOLUME.HEADER_WORDS * 4;
+  return {
+    words: new Int32Array(buffer, 0, VOLUME.HEADER_WORDS),
+    disk: new Int32Array(buffer, head, bitmapWordCount),
+    armed: new Int32Array(buffer, head + bitmapWordCount * 4, bitmapWordCount),
+    recent: new Uint8Array(buffer, head + bitmapWordCount * 8, extents),
+    extents,
+  };
+};

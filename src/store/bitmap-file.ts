@@ -1,0 +1,112 @@
+/**
+ * A bitmap's file: the durable form of a dirty-region bitmap or of a volume's intents (codec: wire/bitmap-page.ts).
+ *
+ * All calls are synchronous: a lane writes the page of an intent before it lets the write through, on the spot.
+ * Only the holder of the bitmap's file lock (a word in shared memory, data/pair-memory.ts and data/intents.ts) writes.
+ */
+import fs from 'node:fs';
+import { setRange } from '../core/dirty-bitmap.ts';
+import { type BitmapHeader, decodeHeader, decodePage, encodeHeader, encodePage, PAGE_BITS, PAGE_BYTES, pageOfBit, pageOffset, pagesOf } from '../wire/bitmap-page.ts';
+
+/** Pages written by one system call at most: 256 KiB. */
+const BATCH_PAGES = 512;
+
+export type BitmapLoad = {
+  /** Pages that could not be read or were damaged; their regions were set dirty. */
+  readonly damagedPages: number;
+  /** The file was missing, short, or not this bitmap's: everything was set dirty. */
+  readonly missing: boolean;
+};
+
+export class BitmapFile {
+  readonly path: string;
+  readonly fd: number;
+  readonly #header: BitmapHeader;
+  readonly #batch: Buffer = Buffer.alloc(PAGE_BYTES);
+
+  private constructor(path: string, fd: number, header: BitmapHeader) {
+    this.path = path;
+    this.fd = fd;
+    this.#header = header;
+  }
+
+  /** Makes the file anew with the bits of `words`, durable. */
+  static create(path: string, header: BitmapHeader, words: Int32Array): BitmapFile {
+    const file = new BitmapFile(path, fs.openSync(path, 'w+', 0o600), header);
+    fs.writeSync(file.fd, encodeHeader(header), 0, PAGE_BYTES, 0);
+    file.writePages(words, 0, pagesOf(header.bits));
+    fs.fsyncSync(file.fd);
+    return file;
+  }
+
+  /**
+   * Opens the file and reads it into `words`. What cannot be trusted is set dirty; a file that is missing is made
+   * anew with every region dirty.
+   */
+  static open(path: string, header: BitmapHeader, words: Int32Array): { readonly file: BitmapFile; readonly load: BitmapLoad } {
+    const bytes = readWhole(path);
+    const found = bytes === null ? null : decodeHeader(bytes);
+    if (bytes === null || found === null || found.bits !== header.bits || found.bytesPerBit !== header.bytesPerBit || found.owner !== header.owner) {
+      setRange(words, 0, header.bits);
+      return { file: BitmapFile.create(path, header, words), load: { damagedPages: 0, missing: true } };
+    }
+    let damagedPages = 0;
+    for (let page = 0; page < pagesOf(header.bits); page += 1) {
+      if (decodePage(bytes, pageOffset(page), page, words)) continue;
+      damagedPages += 1;
+      setRange(words, page * PAGE_BITS, Math.min(header.bits, (page + 1) * PAGE_BITS));
+    }
+    return { file: new BitmapFile(path, fs.openSync(path, 'r+'), header), load: { damagedPages, missing: false } };
+  }
+
+  /** A second handle on an open bitmap for another thread: same descriptor, own buffers. */
+  static adopt(path: string, fd: number, header: BitmapHeader): BitmapFile {
+    return new BitmapFile(path, fd, header);
+  }
+
+  /** Writes the pages that hold the bits [first, end). Not durable until `sync`. */
+  writeBits(words: Int32Array, first: number, end: number): void {
+    this.writePages(words, pageOfBit(first), pageOfBit(end - 1) + 1);
+  }
+
+  writePages(words: Int32Array, firstPage: number, endPage: number): void {
+    const most = Math.min(BATCH_PAGES, endPage - firstPage);
+    const buffer = most === 1 ? this.#batch : Buffer.allocUnsafe(most * PAGE_BYTES);
+    for (let page = firstPage; page < endPage; page += most) {
+      const count = Math.min(most, endPage - page);
+      for (let index = 0; index < count; index += 1) encodePage(words, page + index, buffer, index * PAGE_BYTES);
+      writeWhole(this.fd, buffer, count * PAGE_BYTES, pageOffset(page));
+    }
+  }
+
+  sync(): void {
+    fs.fdatasyncSync(this.fd);
+  }
+
+  get header(): BitmapHeader {
+    return this.#header;
+  }
+
+  close(): void {
+    fs.closeSync(this.fd);
+  }
+
+  /** Closes and deletes the file. */
+  remove(): void {
+    this.close();
+    fs.rmSync(this.path, { force: true });
+  }
+}
+
+const readWhole = (path: string): Buffer | null => {
+  try {
+    return fs.readFileSync(path);
+  } catch {
+    return null;
+  }
+};
+
+const writeWhole = (fd: number, buffer: Buffer, length: number, position: number): void => {
+  let done = 0;
+  while (done < length) done += fs.writeSync(fd, buffer, done, length - done, position + done);
+};
