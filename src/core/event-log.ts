@@ -82,7 +82,7 @@ export class EventLog {
     const since = options.since ?? 0;
     if (since !== 0) {
       if (!this.#holdsAfter(since)) throw this.#gone(since);
-      return this.#read([], since, options);
+      return this.#read([], since, this.lastSeq, options);
     }
     const cursor = this.lastSeq;
     const atMs = this.#nowMs();
@@ -90,7 +90,7 @@ export class EventLog {
     const snapshot = records.map((record, index): EventView => {
       return { seq: index === records.length - 1 ? cursor : 0, atMs, kind: 'exists', object: record.object, id: record.id, data: record.data };
     });
-    return this.#read(snapshot, cursor, options);
+    return this.#read(snapshot, cursor, cursor, options);
   }
 
   /** Ends every reading, after what was appended before. */
@@ -99,9 +99,8 @@ export class EventLog {
     for (const wake of this.#wakers) wake();
   }
 
-  async *#read(snapshot: readonly EventView[], cursorAtStart: number, options: SubscribeOptions): AsyncGenerator<EventView, void, undefined> {
+  async *#read(snapshot: readonly EventView[], cursorAtStart: number, endSeq: number, options: SubscribeOptions): AsyncGenerator<EventView, void, undefined> {
     const { follow = true, signal } = options;
-    const endSeq = this.lastSeq;
     let cursor = cursorAtStart;
     for (const event of snapshot) {
       if (signal?.aborted === true) return;
