@@ -126,5 +126,10 @@ export type TableOp =
   | { readonly op: 'settings-put'; readonly settings: DeviceSettings }
   | { readonly op: 'scrub-put'; readonly id: number; readonly runs: readonly RegionRun[] }
   | { readonly op: 'scrub-delete'; readonly id: number }
+  /**
+   * The next ids that were never used. Only a snapshot needs it: it holds no deleted rows, and a pair's id names its
+   * bitmap file, so an id is never used again.
+   */
+  | { readonly op: 'counters-put'; readonly nextPairId: number; readonly nextScrubId: number }
   /** Clean shutdown mark: intents were empty; removed by the first record after it. */
   | { readonly op: 'clean-shutdown' };
