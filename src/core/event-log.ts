@@ -58,7 +58,12 @@ export class EventLog {
     return this.#wakers.size;
   }
 
-  append(kind: Exclude<EventView['kind'], 'exists'>, object: EventView['object'], id: string | number, data: EventView['data'] = {}): EventView {
+  append(
+    kind: Exclude<EventView['kind'], 'exists'>,
+    object: EventView['object'],
+    id: string | number,
+    data: EventView['data'] = {},
+  ): EventView {
     const event: EventView = { seq: this.#nextSeq, atMs: this.#nowMs(), kind, object, id: String(id), data };
     this.#ring[(event.seq - this.#firstSeq) % this.#kept] = event;
     this.#nextSeq += 1;
@@ -88,7 +93,14 @@ export class EventLog {
     const atMs = this.#nowMs();
     const records = options.exists?.() ?? [];
     const snapshot = records.map((record, index): EventView => {
-      return { seq: index === records.length - 1 ? cursor : 0, atMs, kind: 'exists', object: record.object, id: record.id, data: record.data };
+      return {
+        seq: index === records.length - 1 ? cursor : 0,
+        atMs,
+        kind: 'exists',
+        object: record.object,
+        id: record.id,
+        data: record.data,
+      };
     });
     return this.#read(snapshot, cursor, cursor, options);
   }
@@ -99,7 +111,12 @@ export class EventLog {
     for (const wake of this.#wakers) wake();
   }
 
-  async *#read(snapshot: readonly EventView[], cursorAtStart: number, endSeq: number, options: SubscribeOptions): AsyncGenerator<EventView, void, undefined> {
+  async *#read(
+    snapshot: readonly EventView[],
+    cursorAtStart: number,
+    endSeq: number,
+    options: SubscribeOptions,
+  ): AsyncGenerator<EventView, void, undefined> {
     const { follow = true, signal } = options;
     let cursor = cursorAtStart;
     for (const event of snapshot) {
@@ -143,8 +160,12 @@ export class EventLog {
   }
 
   #gone(seq: number): TwinvolError {
-    return new TwinvolError('EVENTS_GONE', `the events after number ${seq} are not kept (any more), or belong to an earlier run of the engine`, {
-      details: { since: seq, oldestKept: Math.max(this.#firstSeq, this.#nextSeq - this.#kept), last: this.lastSeq },
-    });
+    return new TwinvolError(
+      'EVENTS_GONE',
+      `the events after number ${seq} are not kept (any more), or belong to an earlier run of the engine`,
+      {
+        details: { since: seq, oldestKept: Math.max(this.#firstSeq, this.#nextSeq - this.#kept), last: this.lastSeq },
+      },
+    );
   }
 }

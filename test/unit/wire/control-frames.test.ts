@@ -30,7 +30,11 @@ describe('control frames', () => {
       { kind: 'request', id: 1, method: 'pair.split', params: { primary: 'a' } },
       { kind: 'notification', method: 'event', params: { seq: 4 } },
       { kind: 'result', id: 'x', result: null },
-      { kind: 'error', id: null, error: { code: RPC_ERROR.device, message: error.message, data: expect.objectContaining({ code: 'PAIR_STATE', exit: 10 }) } },
+      {
+        kind: 'error',
+        id: null,
+        error: { code: RPC_ERROR.device, message: error.message, data: expect.objectContaining({ code: 'PAIR_STATE', exit: 10 }) },
+      },
     ]);
     const back = errorOfBody(errorBodyOf(error));
     expect(back).toMatchObject({ code: 'PAIR_STATE', message: error.message, remedy: error.remedy, details: { state: 'split' } });
@@ -38,7 +42,10 @@ describe('control frames', () => {
 
   it('turns a code of a later version into INTERNAL and keeps its text', () => {
     const data = { code: 'FROM_THE_FUTURE', remedy: '', details: {}, exit: 10 } as never;
-    expect(errorOfBody({ code: -32000, message: 'no flux', data })).toMatchObject({ code: 'INTERNAL', message: 'the engine answered: no flux' });
+    expect(errorOfBody({ code: -32000, message: 'no flux', data })).toMatchObject({
+      code: 'INTERNAL',
+      message: 'the engine answered: no flux',
+    });
     expect(errorOfBody({ code: -32601, message: 'no such method' })).toMatchObject({ code: 'INTERNAL' });
   });
 
@@ -82,7 +89,9 @@ describe('control frames', () => {
   const anyLine = fc.oneof(
     fc.json(),
     fc.string({ unit: 'binary' }),
-    fc.record({ jsonrpc: fc.constant('2.0'), id: fc.jsonValue(), method: fc.jsonValue(), params: fc.jsonValue() }).map((value) => JSON.stringify(value)),
+    fc
+      .record({ jsonrpc: fc.constant('2.0'), id: fc.jsonValue(), method: fc.jsonValue(), params: fc.jsonValue() })
+      .map((value) => JSON.stringify(value)),
     fc.record({ jsonrpc: fc.constant('2.0'), id: fc.integer(), error: fc.jsonValue() }).map((value) => JSON.stringify(value)),
   );
   const anyBytes = fc.oneof(
