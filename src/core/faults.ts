@@ -51,6 +51,7 @@ export const FAULTS = {
   USAGE: fault(EXIT.usage, EINVAL, 'A command line or a parameter is not as its schema says.', 'see the command with --help'),
   NAME_INVALID: fault(EXIT.usage, EINVAL, 'A name has characters or a length that names cannot have.', 'use 1 to 128 letters, digits, ".", "_" or "-", not only digits'),
   CAPACITY_INVALID: fault(EXIT.usage, EINVAL, 'A capacity is out of range or not a multiple of 512.', 'give a multiple of 512 bytes from 1M to 256T'),
+  URI_INVALID: fault(EXIT.usage, EINVAL, 'A text is not an NBD URI, or asks for what is not supported.', 'write nbd://HOST[:PORT]/EXPORT or nbd+unix:///EXPORT?socket=PATH'),
   // store
   STORE_EXISTS: fault(EXIT.refused, EINVAL, 'A store cannot be initialised where something already is.', 'name an empty or new directory'),
   STORE_MISSING: fault(EXIT.broken, EIO, 'The directory is not a store.', 'run twinvol init DIR, or name another directory'),
