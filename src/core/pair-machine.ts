@@ -39,10 +39,12 @@ type Mode = 'idle' | 'copying' | 'restoring' | 'mirroring' | 'tracking';
 
 /** One thing that the shell does. */
 export type PairEffect =
-  /** Writes and new connections to that side's volume wait from here to the end of the command. */
-  | { readonly do: 'hold'; readonly side: PairSide }
-  /** Ask whether somebody uses that side's volume, because its content will be overwritten. */
-  | { readonly do: 'inquire'; readonly side: PairSide }
+  /** Writes and new connections to those volumes wait from here to the end of the command. */
+  | { readonly do: 'hold'; readonly sides: readonly PairSide[] }
+  /** Ask whether somebody uses those volumes, because their content will be overwritten. */
+  | { readonly do: 'inquire'; readonly sides: readonly PairSide[] }
+  /** What was written to that side is durable. */
+  | { readonly do: 'flush'; readonly side: PairSide }
   /** New bitmap files; the pair is known to the data plane, mode idle. */
   | { readonly do: 'attach' }
   | { readonly do: 'switch'; readonly mode: Mode; readonly dirty: DirtyChange; readonly onlyIfClean?: boolean }
@@ -50,7 +52,7 @@ export type PairEffect =
   | { readonly do: 'journal' }
   /** What this restore changes on the primary is dirty for the primary's other pairs. */
   | { readonly do: 'mark-siblings' }
-  | { readonly do: 'end-clients'; readonly side: PairSide }
+  | { readonly do: 'end-clients'; readonly sides: readonly PairSide[] }
   | { readonly do: 'copy-start' }
   | { readonly do: 'copy-stop' }
   | { readonly do: 'configure' }
@@ -192,22 +194,27 @@ const unchanged = (row: PairRow | null, effects: readonly PairEffect[]): Moved =
 const created = (event: Extract<PairEvent, { event: 'create' }>, atMs: number): Moved => {
   const row: PairRow = { ...event.pair, state: 'duplex-pending', copy: 'initial', createdAtMs: atMs, stateSinceMs: atMs };
   return moved(null, row, [
-    { do: 'hold', side: 'secondary' },
-    { do: 'inquire', side: 'secondary' },
+    { do: 'hold', sides: ['secondary'] },
+    { do: 'inquire', sides: ['secondary'] },
     { do: 'attach' },
     { do: 'switch', mode: 'copying', dirty: 'all' },
     { do: 'journal' },
-    { do: 'end-clients', side: 'secondary' },
+    { do: 'end-clients', sides: ['secondary'] },
     { do: 'copy-start' },
   ]);
 };
 
 /**
- * The switch is the moment of the image. A crash before the journal: the pair is still `duplex`, the writes since the
- * switch are dirty bits, and recovery resyncs them; the command was never acknowledged.
+ * The switch is the moment of the image. The image is durable before anything says that there is one. A crash before
+ * the journal: the pair is still `duplex`, the writes since the switch are dirty bits, and recovery resyncs them; the
+ * command was never acknowledged.
  */
 const splitOff = (row: PairRow, atMs: number): Moved =>
-  moved(row, rowIn(row, { state: 'split' }, atMs), [{ do: 'switch', mode: 'tracking', dirty: 'clear' }, { do: 'journal' }]);
+  moved(row, rowIn(row, { state: 'split' }, atMs), [
+    { do: 'switch', mode: 'tracking', dirty: 'clear' },
+    { do: 'flush', side: 'secondary' },
+    { do: 'journal' },
+  ]);
 
 /**
  * A restore asks for both sides: the primary is overwritten now, the secondary by what hosts write from now on.
@@ -215,26 +222,30 @@ const splitOff = (row: PairRow, atMs: number): Moved =>
  * still called `split` must keep its image. A crash in between: `duplex-pending`, and recovery does the switch.
  */
 const copyAgain = (row: PairRow, event: { readonly event: 'resync' | 'restore'; readonly pace?: number }, atMs: number): Moved => {
-  const overwritten: PairSide = event.event === 'resync' ? 'secondary' : 'primary';
-  const change: RowChange = { state: 'duplex-pending', copy: event.event, ...(event.pace === undefined ? {} : { pace: event.pace }) };
   const restoring = event.event === 'restore';
+  const sides: readonly PairSide[] = restoring ? ['primary', 'secondary'] : ['secondary'];
+  const change: RowChange = { state: 'duplex-pending', copy: event.event, ...(event.pace === undefined ? {} : { pace: event.pace }) };
   return moved(row, rowIn(row, change, atMs), [
-    { do: 'hold', side: overwritten },
-    ...(restoring ? ([{ do: 'hold', side: 'secondary' }] as const) : []),
-    { do: 'inquire', side: overwritten },
-    ...(restoring ? ([{ do: 'inquire', side: 'secondary' }] as const) : []),
+    { do: 'hold', sides },
+    { do: 'inquire', sides },
     { do: 'journal' },
     { do: 'configure' },
     { do: 'switch', mode: restoring ? 'restoring' : 'copying', dirty: 'merge' },
-    ...(restoring ? ([{ do: 'mark-siblings' }, { do: 'end-clients', side: 'primary' }] as const) : []),
-    { do: 'end-clients', side: 'secondary' },
+    ...(restoring ? ([{ do: 'mark-siblings' }] as const) : []),
+    { do: 'end-clients', sides },
     { do: 'copy-start' },
   ]);
 };
 
 /** The pair stops mirroring before it is gone from the tables; a crash in between finds dirty bits and resyncs. */
 const released = (row: PairRow): Moved =>
-  moved(row, null, [{ do: 'copy-stop' }, { do: 'switch', mode: 'tracking', dirty: 'keep' }, { do: 'journal' }, { do: 'detach' }]);
+  moved(row, null, [
+    { do: 'copy-stop' },
+    { do: 'switch', mode: 'tracking', dirty: 'keep' },
+    { do: 'flush', side: 'secondary' },
+    { do: 'journal' },
+    { do: 'detach' },
+  ]);
 
 const configured = (row: PairRow, event: Extract<PairEvent, { event: 'set' }>): Moved => {
   const changed: PairRow = { ...row, pace: event.pace ?? row.pace, fence: event.fence ?? row.fence };

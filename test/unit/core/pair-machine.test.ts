@@ -48,7 +48,7 @@ const movedBy = (row: PairRow | null, event: PairEvent): Moved => {
   return decision;
 };
 const deeds = (effects: readonly PairEffect[]): string[] =>
-  effects.map((effect) => ('side' in effect ? `${effect.do} ${effect.side}` : effect.do === 'switch' ? `switch ${effect.mode}/${effect.dirty}` : effect.do));
+  effects.map((effect) => ('sides' in effect ? `${effect.do} ${effect.sides.join('+')}` : 'side' in effect ? `${effect.do} ${effect.side}` : effect.do === 'switch' ? `switch ${effect.mode}/${effect.dirty}` : effect.do));
 
 describe('the command x state matrix', () => {
   for (const command of PAIR_COMMANDS) {
@@ -148,8 +148,8 @@ describe('the order of effects', () => {
     ]);
   });
 
-  it('split: the switch is the moment of the image, the journal follows', () => {
-    expect(deeds(movedBy(rowIn('duplex'), { event: 'split' }).effects)).toEqual(['switch tracking/clear', 'journal']);
+  it('split: the switch is the moment of the image, which is durable before the journal says that there is one', () => {
+    expect(deeds(movedBy(rowIn('duplex'), { event: 'split' }).effects)).toEqual(['switch tracking/clear', 'flush secondary', 'journal']);
   });
 
   it('resync: held and asked, durable, then switched', () => {
@@ -166,16 +166,13 @@ describe('the order of effects', () => {
 
   it('restore: asks for both sides, and the other pairs learn what changes before the copy starts', () => {
     expect(deeds(movedBy(rowIn('split'), { event: 'restore' }).effects)).toEqual([
-      'hold primary',
-      'hold secondary',
-      'inquire primary',
-      'inquire secondary',
+      'hold primary+secondary',
+      'inquire primary+secondary',
       'journal',
       'configure',
       'switch restoring/merge',
       'mark-siblings',
-      'end-clients primary',
-      'end-clients secondary',
+      'end-clients primary+secondary',
       'copy-start',
     ]);
   });
