@@ -71,6 +71,7 @@ export type PairEvent =
   | { readonly event: 'primary-failed' | 'secondary-failed'; readonly code: string }
   | { readonly event: 'link-lost'; readonly code: string }
   | { readonly event: 'differs'; readonly bytes: number }
+  | { readonly event: 'undone'; readonly command: PairCommand; readonly code: string }
   | { readonly event: 'recovered'; readonly dirtyBytes: number };
 
 export type Moved = {
@@ -205,13 +206,14 @@ const created = (event: Extract<PairEvent, { event: 'create' }>, atMs: number): 
 };
 
 /**
- * The switch is the moment of the image. The image is durable before anything says that there is one. A crash before
- * the journal: the pair is still `duplex`, the writes since the switch are dirty bits, and recovery resyncs them; the
- * command was never acknowledged.
+ * The switch is the moment of the image; it demands that nothing is dirty, because a leg may have failed a moment ago and
+ * the news be on its way. The image is durable before anything says that there is one. A crash before the journal: the
+ * pair is still `duplex`, the writes since the switch are dirty bits, and recovery resyncs them; the command was never
+ * acknowledged.
  */
 const splitOff = (row: PairRow, atMs: number): Moved =>
   moved(row, rowIn(row, { state: 'split' }, atMs), [
-    { do: 'switch', mode: 'tracking', dirty: 'clear' },
+    { do: 'switch', mode: 'tracking', dirty: 'clear', onlyIfClean: true },
     { do: 'flush', side: 'secondary' },
     { do: 'journal' },
   ]);
@@ -262,6 +264,8 @@ const happened = (now: PairRow | null, event: Happening, atMs: number): Moved =>
       return moved(now, rowIn(now, { state: 'duplex' }, atMs), [{ do: 'switch', mode: 'mirroring', dirty: 'keep', onlyIfClean: true }, { do: 'journal' }]);
     case 'recovered':
       return recovered(now, event.dirtyBytes, atMs);
+    case 'undone':
+      return undone(now, event, atMs);
     case 'copy-failed':
       return suspended(now, cell, `${event.leg}-error: ${event.code}`, atMs);
     case 'secondary-failed':
@@ -305,6 +309,25 @@ const recopied = (now: PairRow, cell: HappeningCell, reason: string, atMs: numbe
     { do: 'copy-start' },
     { do: 'report', level: 'warning', text: `regions are copied again: ${reason}` },
   ]);
+};
+
+/** The plane does again what the row says; a duplex pair has to copy what was written in between. */
+const undone = (now: PairRow, event: Extract<PairEvent, { event: 'undone' }>, atMs: number): Moved => {
+  const report: PairEffect = { do: 'report', level: 'warning', text: `${event.command} was taken back: ${event.code}` };
+  switch (now.state) {
+    case 'duplex':
+      return moved(now, rowIn(now, { state: 'duplex-pending', copy: 'resync', reason: `${event.command}-undone: ${event.code}` }, atMs), [
+        { do: 'switch', mode: 'copying', dirty: 'merge' },
+        { do: 'journal' },
+        { do: 'copy-start' },
+        report,
+      ]);
+    case 'duplex-pending':
+      return unchanged(now, [{ do: 'switch', mode: now.copy === 'restore' ? 'restoring' : 'copying', dirty: 'merge' }, { do: 'copy-start' }, report]);
+    case 'split':
+    case 'suspended':
+      return unchanged(now, [{ do: 'switch', mode: 'tracking', dirty: 'keep' }, report]);
+  }
 };
 
 /** `merge` and not `keep` for a running copy: the crash may have come between the journal and the switch of a resync. */

@@ -12,8 +12,11 @@ import type { PairState } from './rows.ts';
 export const PAIR_COMMANDS = ['create', 'split', 'resync', 'restore', 'release', 'set', 'verify'] as const;
 export type PairCommand = (typeof PAIR_COMMANDS)[number];
 
-/** What happens to a pair without a command. `recovered` is the start of the engine with the pair in its tables. */
-export const PAIR_HAPPENINGS = ['copy-done', 'copy-failed', 'primary-failed', 'secondary-failed', 'link-lost', 'differs', 'recovered'] as const;
+/**
+ * What happens to a pair without a command. `undone`: a command had switched the data plane and could not be recorded;
+ * `recovered`: the engine starts with the pair in its tables.
+ */
+export const PAIR_HAPPENINGS = ['copy-done', 'copy-failed', 'primary-failed', 'secondary-failed', 'link-lost', 'differs', 'undone', 'recovered'] as const;
 export type PairHappening = (typeof PAIR_HAPPENINGS)[number];
 
 export type AllowedCell = {
@@ -160,6 +163,13 @@ export const HAPPENING_MATRIX: Readonly<Record<PairHappening, Readonly<Record<Pa
     duplex: moves('duplex-pending', 'a verify with repair marked regions dirty: they are copied again'),
     split: late,
     suspended: late,
+  },
+  undone: {
+    simplex: late,
+    'duplex-pending': stays('the copy goes on'),
+    duplex: moves('duplex-pending', 'mirroring had stopped for a moment: what was written then is copied again'),
+    split: stays('tracking goes on'),
+    suspended: stays('tracking goes on'),
   },
   recovered: {
     simplex: late,

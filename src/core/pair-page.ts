@@ -23,6 +23,7 @@ const HAPPENING_MEANS: Readonly<Record<(typeof PAIR_HAPPENINGS)[number], string>
   'secondary-failed': 'a host write or flush failed on the secondary',
   'link-lost': 'the other site does not answer',
   differs: 'a verify with repair found differing regions',
+  undone: 'a command could not be recorded and is taken back',
   recovered: 'the engine starts with the pair in its tables',
 };
 

@@ -25,6 +25,7 @@ const events: fc.Arbitrary<PairEvent> = fc.oneof(
     { event: 'secondary-failed', code: 'ENOSPC' },
     { event: 'link-lost', code: 'ETIMEDOUT' },
     { event: 'differs', bytes: 4096 },
+    { event: 'undone', command: 'release', code: 'STORE_FULL' },
   ),
   fc.nat(1_000_000).map((dirtyBytes): PairEvent => ({ event: 'recovered', dirtyBytes })),
 );

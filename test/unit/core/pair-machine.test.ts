@@ -36,6 +36,8 @@ const happeningEvent = (happening: PairHappening): PairEvent => {
       return { event: 'copy-failed', leg: 'secondary', code: 'EIO' };
     case 'differs':
       return { event: 'differs', bytes: 4096 };
+    case 'undone':
+      return { event: 'undone', command: 'split', code: 'STORE_FULL' };
     case 'recovered':
       return { event: 'recovered', dirtyBytes: 4096 };
     default:
@@ -191,6 +193,10 @@ describe('the order of effects', () => {
         }
       }
     }
+  });
+
+  it('split demands that nothing is dirty: a leg that failed a moment ago must not lose its dirty bits', () => {
+    expect(movedBy(rowIn('duplex'), { event: 'split' }).effects[0]).toEqual({ do: 'switch', mode: 'tracking', dirty: 'clear', onlyIfClean: true });
   });
 
   it('duplex is reached through a switch that demands that nothing is dirty', () => {
