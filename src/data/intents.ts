@@ -9,7 +9,7 @@
  * A mark that is new is written by the writer itself, under the volume's file lock, and everybody who waits for the
  * same lock finds its extent done: marks commit in groups.
  */
-import { allSet, setRange } from '../core/dirty-bitmap.ts';
+import { allSet, clearRange, setRange } from '../core/dirty-bitmap.ts';
 import { systemCode } from '../core/faults.ts';
 import { INTENT_EXTENT_BYTES } from '../core/units.ts';
 import type { BitmapFile } from '../store/bitmap-file.ts';
@@ -61,16 +61,20 @@ export class Intents {
   #markNew(first: number, end: number): boolean {
     const { words, disk, armed } = this.block;
     lockWord(words, VOLUME.FILE_LOCK, this.#slot);
+    const fresh: number[] = [];
     try {
-      if (!allSet(disk, first, end)) {
+      for (let extent = first; extent < end; extent += 1) if (!allSet(disk, extent, extent + 1)) fresh.push(extent);
+      if (fresh.length > 0) {
         setRange(disk, first, end);
         this.#file.writeBits(disk, first, end);
         if (this.survivesPowerLoss) this.#file.sync();
+        Atomics.add(words, VOLUME.MARKED, fresh.length);
       }
       setRange(armed, first, end);
       return true;
     } catch (error) {
-      // The bits stay in `disk`: a superset is safe. They are not armed, so the next write tries again.
+      // The file may hold the mark or not: it counts as not held, so that the next write tries again.
+      for (const extent of fresh) clearRange(disk, extent, extent + 1);
       this.failure = systemCode(error) || 'EIO';
       return false;
     } finally {

@@ -17,7 +17,6 @@ export const DEVICE = {
   VERSION: 0,
   /** 0 open, otherwise the slot number + 1 of the thread that closed the gate. */
   GATE: 16,
-  /** Requests that hosts made, wraps around: the copy looks whether it moves. */
   SLOT_FIRST: 32,
   SLOT_WORDS: 16,
   /** Slot words: 1 while the worker is inside a write. */
@@ -59,7 +58,11 @@ export const PAIR = {
   /** Bytes copied, low and high word. */
   COPIED_LOW: 6,
   COPIED_HIGH: 7,
-  /** Milliseconds (low word of the clock) of the first and last write on the secondary since the split; 0 none. */
+  /** Seconds since 1970 of the first and the last host write on the secondary since the split; 0 none. */
+  SECONDARY_FIRST_S: 8,
+  SECONDARY_LAST_S: 9,
+  /** 1: the secondary failed under fence level `data`: host writes fail until the engine switches the mode. */
+  FENCED: 10,
   HEADER_WORDS: 32,
 } as const;
 

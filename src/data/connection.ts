@@ -1,0 +1,326 @@
+/**
+ * One NBD connection on a lane: frames requests out of the byte stream, keeps the order of replies, and stops reading
+ * whenever it cannot go on (the socket is full, writes are held, too much is under way).
+ *
+ * Bytes are parsed where libuv put them. Only what is left of a request that is not there in full is copied: a short
+ * rest in front of the lane's next read, a long one into a buffer of the pool, which the socket then fills directly.
+ * Invariant: `stopped` is empty or the one reason why requests wait; whoever removes the reason calls `proceed`.
+ */
+import { NBD_CMD_DISC } from '../wire/nbd-constants.ts';
+import type { NegotiationStep, ServerNegotiation } from '../wire/nbd-negotiation.ts';
+import { NbdRequest, parseRequest, type ReplyMode, type RequestRules, requestHeaderBytes } from '../wire/nbd-transmission.ts';
+import type { Lane, LaneVolume } from './lane.ts';
+import type { ConnectionReport } from './lane-messages.ts';
+import type { LaneSocket } from './lane-socket.ts';
+import type { ExportGrant } from './plane-api.ts';
+import type { StreamedRead } from './streamed-read.ts';
+
+/** A longer request is gathered in a buffer of its own. */
+const GATHER_BYTES_MIN: number = 32 * 1024;
+/** Requests whose reply comes later (flush, trim, delay), at most; then the connection waits. */
+const DEFERRED_MAX = 256;
+const END_GRACE_MS = 2000;
+
+export type Phase = 'handshake' | 'tls' | 'transmission' | 'closing';
+/** Why requests wait. */
+export type StopReason = '' | 'socket-full' | 'held' | 'deferred' | 'budget' | 'streaming';
+
+/** What the handshake settled. */
+export type Session = {
+  readonly volume: LaneVolume;
+  readonly grant: ExportGrant;
+  readonly rules: RequestRules;
+  readonly mode: ReplyMode;
+  /** Context id -> what it shows. */
+  readonly contexts: ReadonlyArray<'allocation' | 'dirty'>;
+};
+
+export class Connection {
+  readonly id: number;
+  readonly transport: 'unix' | 'tcp';
+  readonly address: string;
+  readonly connectedAtMs: number = Date.now();
+  socket!: LaneSocket;
+  negotiation: ServerNegotiation | null;
+  session: Session | null = null;
+  phase: Phase = 'handshake';
+  isTls = false;
+  certificateName: string | null = null;
+  stopped: StopReason = '';
+  /** Requests whose reply is still to come. */
+  deferred = 0;
+  /** Writes among them: a hold waits for these. */
+  deferredWrites = 0;
+  /** The client said goodbye, or was told to go: nothing more is executed. */
+  isLeaving = false;
+  /** Every request is answered with the shutdown error. */
+  isShutDown = false;
+  endReason = '';
+  requests = 0;
+  readBytes = 0;
+  writtenBytes = 0;
+  lastActivityMs: number = Date.now();
+  /** Replies that were ready while the socket was full. */
+  readonly waitingReplies: Buffer[] = [];
+  /** A long read that goes out piece by piece. */
+  stream: StreamedRead | null = null;
+  readonly #lane: Lane;
+  /** A rest that is in front of the next read. */
+  #rest: Buffer | null = null;
+  #restBytes = 0;
+  /** A long request on its way. */
+  #gather: Buffer | null = null;
+  #gathered = 0;
+  #needed = 0;
+  #isProcessing = false;
+
+  constructor(lane: Lane, id: number, transport: 'unix' | 'tcp', address: string, negotiation: ServerNegotiation) {
+    this.#lane = lane;
+    this.id = id;
+    this.transport = transport;
+    this.address = address;
+    this.negotiation = negotiation;
+  }
+
+  /** Where the socket puts its next bytes. */
+  nextBuffer(): Buffer {
+    const gather = this.#gather;
+    return gather === null ? this.#lane.readBuffer : gather.subarray(this.#gathered);
+  }
+
+  received(buffer: Buffer, start: number, length: number): void {
+    this.lastActivityMs = this.#lane.nowMs;
+    if (this.phase === 'transmission' || this.phase === 'closing') {
+      if (this.#gather !== null) this.#receivedGather(buffer, start, length);
+      else this.#receivedPlain(buffer, start, length);
+    } else if (this.negotiation !== null) {
+      this.#negotiate(this.negotiation.feed(buffer.subarray(start, start + length)));
+    }
+  }
+
+  /** The handshake's answer from another thread arrived. */
+  negotiate(steps: NegotiationStep[]): void {
+    if (this.phase !== 'closing') this.#negotiate(steps);
+  }
+
+  #negotiate(steps: NegotiationStep[]): void {
+    for (const step of steps) this.#lane.connections.negotiationStep(this, step);
+  }
+
+  /** From the handshake to requests; `readAhead` came behind the handshake. */
+  startTransmission(session: Session, readAhead: Buffer): void {
+    this.session = session;
+    this.negotiation = null;
+    this.phase = 'transmission';
+    if (readAhead.length > 0) this.#process(readAhead, 0, readAhead.length);
+  }
+
+  #receivedPlain(buffer: Buffer, start: number, length: number): void {
+    const rest = this.#rest;
+    if (rest === null) return this.#process(buffer, start, start + length);
+    const restBytes = this.#restBytes;
+    this.#rest = null;
+    if (buffer === this.#lane.readBuffer && restBytes <= this.#lane.headroomBytes) {
+      // The lane's read buffer starts behind a head room: the rest goes right in front of the new bytes.
+      const whole = this.#lane.withHeadroom;
+      const at = this.#lane.headroomBytes - restBytes;
+      rest.copy(whole, at, 0, restBytes);
+      this.#lane.pool.give(rest);
+      return this.#process(whole, at, this.#lane.headroomBytes + length);
+    }
+    const joined = Buffer.concat([rest.subarray(0, restBytes), buffer.subarray(start, start + length)]);
+    this.#lane.pool.give(rest);
+    this.#process(joined, 0, joined.length);
+  }
+
+  #receivedGather(buffer: Buffer, start: number, length: number): void {
+    const gather = this.#gather as Buffer;
+    if (buffer.buffer === gather.buffer) {
+      this.#gathered += length;
+    } else {
+      // A stream socket's chunk: what goes beyond the gathering buffer is handled behind it.
+      const taken = Math.min(length, gather.length - this.#gathered);
+      buffer.copy(gather, this.#gathered, start, start + taken);
+      this.#gathered += taken;
+      if (taken < length) {
+        const tail = Buffer.from(buffer.subarray(start + taken, start + length));
+        this.#gatherDone();
+        this.received(tail, 0, tail.length);
+        return;
+      }
+    }
+    if (this.#gathered >= this.#needed) this.#gatherDone();
+  }
+
+  #gatherDone(): void {
+    const gather = this.#gather as Buffer;
+    const end = this.#gathered;
+    this.#gather = null;
+    this.#process(gather, 0, end);
+    this.#lane.pool.give(gather);
+  }
+
+  /** Handles the requests in [at, end) of `buffer`; keeps what is left. */
+  #process(buffer: Buffer, at: number, end: number): void {
+    const lane = this.#lane;
+    lane.begin(this);
+    this.#isProcessing = true;
+    let position = at;
+    while (this.stopped === '' && !this.isLeaving && position < end) {
+      const used = this.#one(buffer, position, end);
+      if (used === 0) break;
+      position += used;
+    }
+    this.#isProcessing = false;
+    lane.finish(this);
+    if (position < end && !this.isLeaving) this.#keep(buffer, position, end);
+    this.#throttle();
+  }
+
+  /** One request at `position`: the bytes it took, or 0 when it is not there in full or has to wait. */
+  #one(buffer: Buffer, position: number, end: number): number {
+    const session = this.session as Session;
+    const headerBytes = requestHeaderBytes(session.mode);
+    this.#needed = headerBytes;
+    if (end - position < headerBytes) return 0;
+    const request = this.#lane.request;
+    if (!parseRequest(buffer, position, session.mode, request)) {
+      this.leave('bad-magic');
+      return 0;
+    }
+    const { payloadBytes } = request;
+    if (payloadBytes > session.rules.payloadBytesMax) {
+      // The stream cannot be followed past a payload that is not taken.
+      this.leave('payload-too-large');
+      return 0;
+    }
+    this.#needed = headerBytes + payloadBytes;
+    if (end - position < this.#needed) return 0;
+    if (request.type === NBD_CMD_DISC) {
+      this.leave('client-disconnected');
+      return 0;
+    }
+    if (!this.#lane.executor.execute(this, session, request, buffer, position + headerBytes)) return 0;
+    this.requests += 1;
+    return this.#needed;
+  }
+
+  #keep(buffer: Buffer, position: number, end: number): void {
+    const bytes = end - position;
+    const isPartial = this.stopped === '';
+    if (isPartial && this.#needed > GATHER_BYTES_MIN && bytes < this.#needed) {
+      const gather = this.#lane.pool.take(this.#needed);
+      if (gather !== null) {
+        buffer.copy(gather, 0, position, end);
+        this.#gather = gather;
+        this.#gathered = bytes;
+        return;
+      }
+      this.stopped = 'budget';
+      this.#lane.waitForBudget(this);
+    }
+    // A rest is short or its sender is paused; it is taken even beyond the budget, because the bytes are here.
+    const rest = this.#lane.pool.takeAlways(bytes);
+    buffer.copy(rest, 0, position, end);
+    this.#rest = rest;
+    this.#restBytes = bytes;
+  }
+
+  /** Reads on only while requests can be executed. */
+  #throttle(): void {
+    if (this.phase === 'closing' && this.isLeaving) return;
+    if (this.stopped === '') this.socket.resume();
+    else this.socket.pause();
+  }
+
+  stop(reason: StopReason): void {
+    if (this.stopped === '') this.stopped = reason;
+  }
+
+  /** The reason why requests waited is gone: goes on with what is here, then reads again. */
+  proceed(reason: StopReason): void {
+    if (this.stopped !== reason || this.phase === 'handshake') return;
+    this.stopped = '';
+    if (this.#isProcessing) return;
+    const rest = this.#rest;
+    if (rest === null) return this.#throttle();
+    this.#rest = null;
+    const bytes = this.#restBytes;
+    this.#process(rest, 0, bytes);
+    this.#lane.pool.give(rest);
+  }
+
+  /** A request has come in part: its rest has to follow. */
+  get isMidRequest(): boolean {
+    return this.stopped === '' && (this.#rest !== null || this.#gather !== null);
+  }
+
+  defer(isWrite: boolean): void {
+    this.deferred += 1;
+    if (isWrite) this.deferredWrites += 1;
+    if (this.deferred >= DEFERRED_MAX) this.stop('deferred');
+  }
+
+  undefer(isWrite: boolean): void {
+    this.deferred -= 1;
+    if (isWrite) this.deferredWrites -= 1;
+    if (this.isLeaving && this.deferred === 0) this.#endNow();
+    else if (this.stopped === 'deferred' && this.deferred < DEFERRED_MAX / 2) this.proceed('deferred');
+  }
+
+  /** Nothing more is executed; what is under way is answered, then the connection ends. */
+  leave(reason: string): void {
+    if (this.isLeaving) return;
+    this.isLeaving = true;
+    this.phase = 'closing';
+    this.endReason = reason;
+    if (this.deferred === 0) this.#endNow();
+  }
+
+  #endNow(): void {
+    // Replies that this very call is still gathering go out first: `finish` writes them, then the socket ends.
+    queueMicrotask(() => this.socket.end(this.endReason, END_GRACE_MS));
+  }
+
+  /** The socket is gone: gives back what it held. */
+  release(): void {
+    this.phase = 'closing';
+    this.isLeaving = true;
+    if (this.#rest !== null) this.#lane.pool.give(this.#rest);
+    if (this.#gather !== null) this.#lane.pool.give(this.#gather);
+    this.#rest = null;
+    this.#gather = null;
+    this.waitingReplies.length = 0;
+  }
+
+  /** A copy of the lane's request, for a reply that comes later. */
+  keepRequest(request: NbdRequest): NbdRequest {
+    const kept = new NbdRequest();
+    kept.flags = request.flags;
+    kept.type = request.type;
+    kept.cookieHigh = request.cookieHigh;
+    kept.cookieLow = request.cookieLow;
+    kept.offset = request.offset;
+    kept.length = request.length;
+    kept.payloadBytes = request.payloadBytes;
+    return kept;
+  }
+
+  report(): ConnectionReport {
+    const { session } = this;
+    return {
+      id: this.id,
+      volume: session?.volume.leg.number ?? null,
+      volumeName: session?.volume.name ?? null,
+      peer: this.address,
+      transport: this.isTls ? 'tls' : this.transport,
+      phase: this.phase === 'tls' ? 'handshake' : this.phase,
+      readOnly: session?.grant.readOnly ?? false,
+      host: session?.grant.host ?? this.certificateName,
+      connectedAtMs: this.connectedAtMs,
+      readBytes: this.readBytes,
+      writtenBytes: this.writtenBytes,
+      requests: this.requests,
+    };
+  }
+}

@@ -1,0 +1,231 @@
+/**
+ * Carries out one request after another on a lane: validated once, then on the legs by synchronous calls, the reply
+ * right into the outbox. Nothing is allocated for a plain read or write.
+ *
+ * What takes long is answered later: a flush and a FUA write when the sync has ended, a long range of zeros when the
+ * zero worker has done it, a request on a volume that was told to be slow when its time has come.
+ */
+import { nbdErrnoOf } from '../core/faults.ts';
+import {
+  NBD_CMD_CACHE, NBD_CMD_FLAG_FAST_ZERO, NBD_CMD_FLAG_FUA, NBD_CMD_FLAG_NO_HOLE, NBD_CMD_FLUSH, NBD_CMD_READ, NBD_CMD_TRIM,
+  NBD_CMD_WRITE, NBD_CMD_WRITE_ZEROES, NBD_ENOTSUP, NBD_ESHUTDOWN,
+} from '../wire/nbd-constants.ts';
+import { ERROR_REPLY_BYTES_MAX, type NbdRequest, readHeaderBytes, validateRequest, writeDone, writeError, writeReadHeader } from '../wire/nbd-transmission.ts';
+import { replyBlockStatus, STATUS_BYTES_MAX } from './block-status.ts';
+import type { Connection, Session } from './connection.ts';
+import { faultLatencyMs, type FaultOperation } from './fault-rules.ts';
+import type { Lane, LaneVolume } from './lane.ts';
+import { StreamedRead } from './streamed-read.ts';
+import { truthLeg } from './write-path.ts';
+
+/** A longer read goes out by itself, in pieces. */
+const READ_INLINE_BYTES_MAX: number = 256 * 1024;
+/** A longer range of zeros goes to the zero worker. */
+const ZERO_INLINE_BYTES_MAX: number = 64 * 1024;
+/** CACHE reads this much; it is advice, and a lane has others to serve. */
+const CACHE_BYTES_MAX: number = 1024 * 1024;
+
+export class Executor {
+  readonly #lane: Lane;
+  readonly #scratch: Buffer = Buffer.alloc(ERROR_REPLY_BYTES_MAX);
+
+  constructor(lane: Lane) {
+    this.#lane = lane;
+  }
+
+  /** False: it has to wait, nothing was done, and the connection says for what. */
+  execute(connection: Connection, session: Session, request: NbdRequest, buffer: Buffer, payloadAt: number): boolean {
+    const { outbox } = this.#lane;
+    if (!outbox.reserve(connection, ERROR_REPLY_BYTES_MAX)) return false;
+    const refused = connection.isShutDown ? NBD_ESHUTDOWN : validateRequest(request, session.rules);
+    if (refused !== 0) {
+      outbox.at = writeError(outbox.buffer, outbox.at, session.mode, request, refused);
+      return true;
+    }
+    this.#lane.countRequest();
+    const { volume } = session;
+    if (volume.mayDelay && this.#delay(connection, session, request, buffer, payloadAt)) return true;
+    switch (request.type) {
+      case NBD_CMD_READ:
+        return this.#read(connection, session, request);
+      case NBD_CMD_WRITE:
+        return this.#write(connection, session, request, buffer, payloadAt);
+      case NBD_CMD_FLUSH:
+        this.#flushThenReply(connection, session, request, false);
+        return true;
+      case NBD_CMD_TRIM:
+      case NBD_CMD_WRITE_ZEROES:
+        return this.#zero(connection, session, request);
+      case NBD_CMD_CACHE:
+        truthLeg(volume).read(outbox.buffer, outbox.at, request.offset, Math.min(request.length, CACHE_BYTES_MAX, outbox.buffer.length - outbox.at));
+        this.#reply(session, request, '');
+        return true;
+      default:
+        if (!outbox.reserve(connection, STATUS_BYTES_MAX)) return false;
+        outbox.at = replyBlockStatus(this.#lane, session, request, outbox.buffer, outbox.at);
+        return true;
+    }
+  }
+
+  #read(connection: Connection, session: Session, request: NbdRequest): boolean {
+    const { outbox } = this.#lane;
+    const { length } = request;
+    if (length > READ_INLINE_BYTES_MAX) return this.#readStreamed(connection, session, request);
+    if (!outbox.reserve(connection, readHeaderBytes(session.mode) + length)) return false;
+    const at = writeReadHeader(outbox.buffer, outbox.at, session.mode, request);
+    const leg = truthLeg(session.volume);
+    if (leg.read(outbox.buffer, at, request.offset, length)) {
+      outbox.at = at + length;
+      connection.readBytes += length;
+      return true;
+    }
+    this.#reply(session, request, leg.failure);
+    return true;
+  }
+
+  #readStreamed(connection: Connection, session: Session, request: NbdRequest): boolean {
+    this.#lane.outbox.flush(connection);
+    if (connection.stopped !== '') return false;
+    connection.stop('streaming');
+    connection.stream = new StreamedRead(this.#lane, connection, session.volume, connection.keepRequest(request), session.mode);
+    connection.stream.pump();
+    return true;
+  }
+
+  #write(connection: Connection, session: Session, request: NbdRequest, buffer: Buffer, payloadAt: number): boolean {
+    const { volume } = session;
+    if (volume.isHeld) {
+      connection.stop('held');
+      return false;
+    }
+    const code = this.#lane.path.write(volume, buffer, payloadAt, request.offset, request.length);
+    if (code === '') {
+      connection.writtenBytes += request.length;
+      if ((request.flags & NBD_CMD_FLAG_FUA) !== 0) {
+        this.#flushThenReply(connection, session, request, true);
+        return true;
+      }
+    }
+    this.#reply(session, request, code);
+    return true;
+  }
+
+  #zero(connection: Connection, session: Session, request: NbdRequest): boolean {
+    const { volume } = session;
+    if (volume.isHeld) {
+      connection.stop('held');
+      return false;
+    }
+    const isAllocating = request.type === NBD_CMD_WRITE_ZEROES && (request.flags & NBD_CMD_FLAG_NO_HOLE) !== 0;
+    const isHole = !isAllocating && truthLeg(volume).isHole(request.offset, request.length);
+    const isLong = request.length > ZERO_INLINE_BYTES_MAX;
+    const isFast = isHole || (isLong && !isAllocating && this.#lane.canPunch);
+    if ((request.flags & NBD_CMD_FLAG_FAST_ZERO) !== 0 && request.type === NBD_CMD_WRITE_ZEROES && !isFast) {
+      this.#replyErrno(session, request, NBD_ENOTSUP, 'zeros cannot be faster than a write here');
+      return true;
+    }
+    if (isLong && !isHole) {
+      this.#zeroElsewhere(connection, session, request, !isAllocating);
+      return true;
+    }
+    const code = isHole ? '' : this.#lane.path.clear(volume, request.offset, request.length, isAllocating);
+    if (code === '' && (request.flags & NBD_CMD_FLAG_FUA) !== 0) this.#flushThenReply(connection, session, request, true);
+    else this.#reply(session, request, code);
+    return true;
+  }
+
+  #zeroElsewhere(connection: Connection, session: Session, request: NbdRequest, punch: boolean): void {
+    const kept = connection.keepRequest(request);
+    connection.defer(true);
+    this.#lane.zeroLater({ volume: session.volume.leg.number, offset: request.offset, length: request.length, punch }, (code) => {
+      if (code === '' && (kept.flags & NBD_CMD_FLAG_FUA) !== 0) {
+        this.#lane.flushes.flush(session.volume, (flushCode) => this.#replyLate(connection, session, kept, flushCode, true));
+      } else {
+        this.#replyLate(connection, session, kept, code, true);
+      }
+    });
+  }
+
+  #flushThenReply(connection: Connection, session: Session, request: NbdRequest, isWrite: boolean): void {
+    const kept = connection.keepRequest(request);
+    connection.defer(isWrite);
+    this.#lane.flushes.flush(session.volume, (code) => this.#replyLate(connection, session, kept, code, isWrite));
+  }
+
+  /** A rule says that this volume is slow: the request is carried out later. True when it was put off. */
+  #delay(connection: Connection, session: Session, request: NbdRequest, buffer: Buffer, payloadAt: number): boolean {
+    const isWrite = request.type === NBD_CMD_WRITE || request.type === NBD_CMD_TRIM || request.type === NBD_CMD_WRITE_ZEROES;
+    if (isWrite && session.volume.isHeld) return false;
+    const latencyMs = latencyOf(session.volume, operationOf(request.type), request.offset, request.length);
+    if (latencyMs === 0) return false;
+    const kept = connection.keepRequest(request);
+    const payload = request.payloadBytes === 0 ? buffer : Buffer.from(buffer.subarray(payloadAt, payloadAt + request.payloadBytes));
+    connection.defer(isWrite);
+    setTimeout(() => this.#delayed(connection, session, kept, payload, isWrite), latencyMs);
+    return true;
+  }
+
+  #delayed(connection: Connection, session: Session, request: NbdRequest, payload: Buffer, isWrite: boolean): void {
+    const { volume } = session;
+    const { path, flushes } = this.#lane;
+    const answer = (code: string): void => this.#replyLate(connection, session, request, code, isWrite);
+    if (request.type === NBD_CMD_READ) {
+      const head = readHeaderBytes(session.mode);
+      const reply = Buffer.allocUnsafe(head + request.length);
+      const leg = truthLeg(volume);
+      if (!leg.read(reply, head, request.offset, request.length)) return answer(leg.failure);
+      writeReadHeader(reply, 0, session.mode, request);
+      connection.readBytes += request.length;
+      this.#lane.outbox.sendLate(connection, reply, reply.length);
+      return connection.undefer(isWrite);
+    }
+    let code = '';
+    if (request.type === NBD_CMD_WRITE) code = path.write(volume, payload, 0, request.offset, request.length);
+    else if (isWrite) code = path.clear(volume, request.offset, request.length, (request.flags & NBD_CMD_FLAG_NO_HOLE) !== 0);
+    if (request.type === NBD_CMD_WRITE && code === '') connection.writtenBytes += request.length;
+    const isDurable = request.type === NBD_CMD_FLUSH || (isWrite && (request.flags & NBD_CMD_FLAG_FUA) !== 0);
+    if (isDurable && code === '') flushes.flush(volume, answer);
+    else answer(code);
+  }
+
+  #reply(session: Session, request: NbdRequest, code: string): void {
+    const { outbox } = this.#lane;
+    if (code === '') outbox.at = writeDone(outbox.buffer, outbox.at, session.mode, request);
+    else this.#replyErrno(session, request, nbdErrnoOf({ code }), failureText(session.volume, request, code));
+  }
+
+  #replyErrno(session: Session, request: NbdRequest, errno: number, message: string): void {
+    const { outbox } = this.#lane;
+    outbox.at = writeError(outbox.buffer, outbox.at, session.mode, request, errno, message);
+  }
+
+  #replyLate(connection: Connection, session: Session, request: NbdRequest, code: string, isWrite: boolean): void {
+    const scratch = this.#scratch;
+    const length =
+      code === ''
+        ? writeDone(scratch, 0, session.mode, request)
+        : writeError(scratch, 0, session.mode, request, nbdErrnoOf({ code }), failureText(session.volume, request, code));
+    this.#lane.outbox.sendLate(connection, scratch, length);
+    connection.undefer(isWrite);
+    if (isWrite) this.#lane.checkHolds();
+  }
+}
+
+const failureText = (volume: LaneVolume, request: NbdRequest, code: string): string =>
+  `volume ${volume.name}: ${operationOf(request.type)} of ${request.length} bytes at ${request.offset} failed: ${code}`;
+
+const operationOf = (type: number): FaultOperation => {
+  if (type === NBD_CMD_FLUSH) return 'flush';
+  return type === NBD_CMD_WRITE || type === NBD_CMD_TRIM || type === NBD_CMD_WRITE_ZEROES ? 'write' : 'read';
+};
+
+/** The longest delay of the legs that the request reaches. */
+const latencyOf = (volume: LaneVolume, operation: FaultOperation, offset: number, length: number): number => {
+  let latencyMs = volume.leg.faults === null ? 0 : faultLatencyMs(volume.leg.faults, operation, offset, length);
+  if (operation === 'read') return latencyMs;
+  for (const pair of volume.primaryOf) {
+    const { faults } = pair.secondary.leg;
+    if (faults !== null) latencyMs = Math.max(latencyMs, faultLatencyMs(faults, operation, offset, length));
+  }
+  return latencyMs;
+};

@@ -1,0 +1,115 @@
+/**
+ * Group commit of flushes: one fdatasync for all who wait, the legs in parallel.
+ *
+ * A flush covers every write that was answered before it came, on any connection: writes are system calls that have
+ * returned, so a sync that starts later covers them. Whoever comes while a sync of the file runs waits for the next.
+ * The sync runs on libuv's threads; the lane goes on meanwhile.
+ */
+import fs from 'node:fs';
+import { countSet, setRange } from '../core/dirty-bitmap.ts';
+import { systemCode } from '../core/faults.ts';
+import { INTENT_EXTENT_BYTES } from '../core/units.ts';
+import { faultError } from './fault-rules.ts';
+import type { Leg } from './leg.ts';
+import { MODE, PAIR } from './shared-memory.ts';
+import { type LegFailure, truthLeg, type WorkerPair, type WorkerVolume } from './write-path.ts';
+
+type Done = (code: string) => void;
+type FileState = { running: boolean; waiting: Done[] };
+
+export class FlushGroup {
+  readonly #files = new Map<number, FileState>();
+  readonly #onLegFailed: (failure: LegFailure) => void;
+  /** False at durability level `process`: a flush has nothing to do. */
+  survivesPowerLoss = true;
+
+  constructor(onLegFailed: (failure: LegFailure) => void) {
+    this.#onLegFailed = onLegFailed;
+  }
+
+  /** Makes all answered writes of the volume durable on every leg; `done` gets an empty string or the system's code. */
+  flush(volume: WorkerVolume, done: Done): void {
+    const followers = volume.primaryOf.filter((pair) => {
+      const mode = Atomics.load(pair.block.words, PAIR.MODE);
+      return mode !== MODE.idle && mode !== MODE.tracking;
+    });
+    const truth = truthLeg(volume);
+    let left = 1 + followers.length;
+    let code = '';
+    const arrived = (failure: string): void => {
+      if (failure !== '') code = failure;
+      left -= 1;
+      if (left === 0) done(code);
+    };
+    this.#leg(truth, arrived);
+    for (const pair of followers) {
+      const other = truth === pair.primary.leg ? pair.secondary.leg : pair.primary.leg;
+      this.#leg(other, (failure) => arrived(failure === '' || this.#followerFailed(pair, other, failure) ? '' : failure));
+    }
+  }
+
+  #leg(leg: Leg, done: Done): void {
+    const struck = leg.faults === null ? '' : faultError(leg.faults, 'flush', 0, 0);
+    if (struck !== '') return done(struck);
+    if (!this.survivesPowerLoss) return done('');
+    let left = leg.fds.length;
+    let code = '';
+    for (const fd of leg.fds) {
+      this.#file(fd, (failure) => {
+        if (failure !== '') code = failure;
+        left -= 1;
+        if (left === 0) done(code);
+      });
+    }
+  }
+
+  #file(fd: number, done: Done): void {
+    let state = this.#files.get(fd);
+    if (state === undefined) {
+      state = { running: false, waiting: [] };
+      this.#files.set(fd, state);
+    }
+    state.waiting.push(done);
+    if (!state.running) this.#run(fd, state);
+  }
+
+  #run(fd: number, state: FileState): void {
+    const served = state.waiting;
+    state.waiting = [];
+    state.running = true;
+    fs.fdatasync(fd, (error) => {
+      const code = error === null ? '' : systemCode(error) || 'EIO';
+      state.running = false;
+      if (state.waiting.length > 0) this.#run(fd, state);
+      for (const done of served) done(code);
+    });
+  }
+
+  /** True when the host's flush succeeds all the same. What the leg lost is unknown: all that is marked is dirty. */
+  #followerFailed(pair: WorkerPair, leg: Leg, code: string): boolean {
+    const { words, primary, regions } = pair.block;
+    const isPrimary = leg === pair.primary.leg;
+    markAllIntents(pair, primary, regions);
+    if (isPrimary) {
+      this.#onLegFailed({ pair: pair.id, leg: 'primary', code });
+      return false;
+    }
+    const hasFence = Atomics.load(words, PAIR.FENCE) !== 0;
+    if (hasFence) Atomics.store(words, PAIR.FENCED, 1);
+    Atomics.store(words, PAIR.MODE, MODE.tracking);
+    this.#onLegFailed({ pair: pair.id, leg: 'secondary', code });
+    return !hasFence;
+  }
+}
+
+/** Sets the dirty bits of every extent of the primary volume that is marked as an intent. */
+export const markAllIntents = (pair: WorkerPair, bits: Int32Array, regions: number): void => {
+  const { intents } = pair.primary;
+  if (intents === null || countSet(intents.block.disk) === 0) return;
+  const ratio = INTENT_EXTENT_BYTES / pair.dirtyRegionBytes;
+  for (let extent = 0; extent < intents.block.extents; extent += 1) {
+    if ((((intents.block.disk[extent >>> 5] as number) >>> (extent & 31)) & 1) === 0) continue;
+    const first = Math.floor(extent * ratio);
+    if (first < regions) setRange(bits, first, Math.min(regions, Math.max(first + 1, Math.ceil((extent + 1) * ratio))));
+  }
+};

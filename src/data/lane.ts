@@ -1,0 +1,227 @@
+/**
+ * A lane: one thread with an event loop that serves many NBD connections by synchronous I/O.
+ *
+ * It runs as one long task of the worker pool. Connections arrive as descriptors from the main thread; the handshake
+ * is done here too (TLS cannot be handed over in mid-stream), with the engine asked for exports by message. The lane
+ * knows volumes and pairs as the main thread tells them (data/worker-volumes.ts) and shares all state that matters to
+ * writes through shared memory.
+ */
+import type { MessagePort } from 'node:worker_threads';
+import { NbdRequest } from '../wire/nbd-transmission.ts';
+import { BufferPool } from './buffer-pool.ts';
+import type { Connection } from './connection.ts';
+import { ConnectionTable } from './connection-table.ts';
+import { Executor } from './executor.ts';
+import { FlushGroup } from './flush-group.ts';
+import type { FromLane, LaneStart, ToLane, ZeroJob } from './lane-messages.ts';
+import { Outbox } from './outbox.ts';
+import { RangeLocks } from './range-locks.ts';
+import { DEVICE } from './shared-memory.ts';
+import { WorkerVolumes, type VolumeMessage } from './worker-volumes.ts';
+import { WriteGate } from './write-gate.ts';
+import { WritePath, type LegFailure, type WorkerPair, type WorkerVolume } from './write-path.ts';
+
+/** Bytes read from a socket at once. */
+const READ_BYTES: number = 256 * 1024;
+/** Room in front of them for the rest of a request that is not there in full. */
+const HEADROOM_BYTES: number = 64 * 1024;
+
+/** A volume as a lane knows it. */
+export type LaneVolume = WorkerVolume & {
+  name: string;
+  /** A command holds it: writes wait. */
+  isHeld: boolean;
+  /** A rule may make requests to it, or to a secondary of it, wait. */
+  mayDelay: boolean;
+};
+
+export class Lane {
+  readonly pool: BufferPool = new BufferPool();
+  readonly withHeadroom: Buffer = Buffer.allocUnsafeSlow(HEADROOM_BYTES + READ_BYTES);
+  readonly readBuffer: Buffer = this.withHeadroom.subarray(HEADROOM_BYTES);
+  readonly headroomBytes: number = HEADROOM_BYTES;
+  /** The request that is being executed; filled again for each. */
+  readonly request: NbdRequest = new NbdRequest();
+  readonly outbox: Outbox = new Outbox();
+  readonly path: WritePath;
+  readonly flushes: FlushGroup;
+  readonly executor: Executor;
+  readonly connections: ConnectionTable;
+  readonly canPunch: boolean;
+  nowMs: number = Date.now();
+  readonly #picture: WorkerVolumes<LaneVolume>;
+  readonly #device: Int32Array;
+  readonly #requestsWord: number;
+  readonly #port: MessagePort;
+  readonly #zeroJobs = new Map<number, (code: string) => void>();
+  #zeroJob = 0;
+  #holds: Array<{ readonly id: number; readonly volume: number }> = [];
+  readonly #budgetWaiters = new Set<Connection>();
+  #onStop: () => void = () => {};
+
+  constructor(start: LaneStart & { readonly canPunch: boolean }, port: MessagePort) {
+    this.#port = port;
+    this.canPunch = start.canPunch;
+    this.#device = new Int32Array(start.device);
+    this.#requestsWord = DEVICE.SLOT_FIRST + start.slot * DEVICE.SLOT_WORDS + DEVICE.SLOT_REQUESTS;
+    const report = (failure: LegFailure): void => this.send({ type: 'leg-failed', failure });
+    this.path = new WritePath(new WriteGate(this.#device, start.slot), new RangeLocks(this.#device, start.slot), report);
+    this.flushes = new FlushGroup(report);
+    this.executor = new Executor(this);
+    this.#picture = new WorkerVolumes(start.slot, makeLaneVolume);
+    this.connections = new ConnectionTable(this, start.tls);
+  }
+
+  /** Serves until it is told to stop. */
+  run(): Promise<void> {
+    this.#port.on('message', (message: ToLane) => this.#on(message));
+    const tick = setInterval(() => this.#tick(), 500);
+    this.send({ type: 'ready' });
+    return new Promise((resolve) => {
+      this.#onStop = () => {
+        clearInterval(tick);
+        this.connections.destroyAll('engine-stopped');
+        this.#port.close();
+        resolve();
+      };
+    });
+  }
+
+  get volumes(): ReadonlyMap<number, LaneVolume> {
+    return this.#picture.volumes;
+  }
+
+  get pairs(): ReadonlyMap<number, WorkerPair> {
+    return this.#picture.pairs;
+  }
+
+  send(message: FromLane): void {
+    this.#port.postMessage(message);
+  }
+
+  /** Tells the copy that hosts are at work. */
+  countRequest(): void {
+    const words = this.#device;
+    words[this.#requestsWord] = ((words[this.#requestsWord] as number) + 1) | 0;
+  }
+
+  begin(connection: Connection): void {
+    this.outbox.begin(connection);
+  }
+
+  finish(connection: Connection): void {
+    this.outbox.finish(connection);
+  }
+
+  /** Has a long range made zero on the zero worker's thread. */
+  zeroLater(job: Omit<ZeroJob, 'job'>, done: (code: string) => void): void {
+    this.#zeroJob += 1;
+    this.#zeroJobs.set(this.#zeroJob, done);
+    this.send({ type: 'zero', job: { ...job, job: this.#zeroJob } });
+  }
+
+  /** The connection goes on when others have given buffers back. */
+  waitForBudget(connection: Connection): void {
+    this.#budgetWaiters.add(connection);
+  }
+
+  /** The socket has taken what waited. */
+  drained(connection: Connection): void {
+    if (!this.outbox.sendWaiting(connection)) return;
+    if (connection.stream !== null) connection.stream.pump();
+    else connection.proceed('socket-full');
+  }
+
+  closed(connection: Connection): void {
+    this.#budgetWaiters.delete(connection);
+    connection.stream?.release();
+    connection.stream = null;
+    this.checkHolds();
+  }
+
+  /** Answers the holds whose volume has no write under way any more. */
+  checkHolds(): void {
+    this.#holds = this.#holds.filter(({ id, volume }) => {
+      if (this.connections.hasDeferredWrites(volume)) return true;
+      this.send({ type: 'answer', id, value: true });
+      return false;
+    });
+  }
+
+  #tick(): void {
+    this.nowMs = Date.now();
+    this.connections.expire(this.nowMs);
+    for (const connection of this.#budgetWaiters) {
+      this.#budgetWaiters.delete(connection);
+      if (connection.stream !== null) connection.stream.pump();
+      else connection.proceed('budget');
+    }
+  }
+
+  #on(message: ToLane): void {
+    switch (message.type) {
+      case 'connection':
+        return this.connections.adopt(message.fd, message.id, message.transport, message.address);
+      case 'listen':
+        return this.connections.listen(message, (value, error) => this.#answer(message.id, value, error));
+      case 'tls':
+        return this.connections.setTls(message.tls);
+      case 'found':
+        return this.connections.found(message.ask, message.answer);
+      case 'listed':
+        return this.connections.listed(message.ask, message.entries);
+      case 'end':
+        return this.connections.end(message, (count) => this.#answer(message.id, count));
+      case 'hold':
+        return this.#hold(message.id, message.volume);
+      case 'unhold':
+        return this.#unhold(message.volume);
+      case 'zeroed': {
+        const done = this.#zeroJobs.get(message.job);
+        this.#zeroJobs.delete(message.job);
+        return done?.(message.code);
+      }
+      case 'report':
+        return this.#answer(message.id, this.connections.report());
+      case 'barrier':
+        return this.#answer(message.id, true);
+      case 'stop':
+        return this.#onStop();
+      default:
+        this.#picture.apply(message);
+        this.#afterPicture();
+    }
+  }
+
+  #answer(id: number, value: unknown, error?: string): void {
+    this.send(error === undefined ? { type: 'answer', id, value } : { type: 'answer', id, value, error });
+  }
+
+  #afterPicture(): void {
+    this.flushes.survivesPowerLoss = this.#picture.survivesPowerLoss;
+    for (const volume of this.#picture.volumes.values()) {
+      volume.mayDelay = volume.leg.faults !== null || volume.primaryOf.some((pair) => pair.secondary.leg.faults !== null);
+    }
+  }
+
+  #hold(id: number, number: number): void {
+    const volume = this.#picture.volumes.get(number);
+    if (volume !== undefined) volume.isHeld = true;
+    this.#holds.push({ id, volume: number });
+    this.checkHolds();
+  }
+
+  #unhold(number: number): void {
+    const volume = this.#picture.volumes.get(number);
+    if (volume === undefined) return;
+    volume.isHeld = false;
+    this.connections.proceedHeld(number);
+  }
+}
+
+const makeLaneVolume = (message: VolumeMessage, base: WorkerVolume): LaneVolume => ({
+  ...base,
+  name: message.name,
+  isHeld: false,
+  mayDelay: false,
+});

@@ -1,0 +1,92 @@
+/**
+ * A long READ, answered in pieces of 1 MiB from a buffer of the pool: the socket writes from the very buffer that the
+ * file was read into, and the next piece is read when it has left, so a client that does not read its reply costs one
+ * piece and no more.
+ *
+ * With structured replies each piece is a chunk of its own, and an error is a chunk too. A simple reply, and a
+ * structured one with DF, has promised success in its header: an error behind it can only end the connection.
+ */
+import { nbdErrnoOf } from '../core/faults.ts';
+import { NBD_CMD_FLAG_DF, NBD_REPLY_FLAG_DONE } from '../wire/nbd-constants.ts';
+import { ERROR_REPLY_BYTES_MAX, type NbdRequest, REPLY_HEADER_BYTES_MAX, REPLY_SIMPLE, type ReplyMode, writeError, writeErrorOffset, writeOffsetData, writeReadHeader } from '../wire/nbd-transmission.ts';
+import type { Connection } from './connection.ts';
+import type { Lane, LaneVolume } from './lane.ts';
+import { truthLeg } from './write-path.ts';
+
+const PIECE_BYTES: number = 1024 * 1024;
+
+export class StreamedRead {
+  readonly #lane: Lane;
+  readonly #connection: Connection;
+  readonly #volume: LaneVolume;
+  readonly #request: NbdRequest;
+  readonly #mode: ReplyMode;
+  readonly #end: number;
+  readonly #isWhole: boolean;
+  #next: number;
+  #buffer: Buffer | null = null;
+
+  constructor(lane: Lane, connection: Connection, volume: LaneVolume, request: NbdRequest, mode: ReplyMode) {
+    this.#lane = lane;
+    this.#connection = connection;
+    this.#volume = volume;
+    this.#request = request;
+    this.#mode = mode;
+    this.#next = request.offset;
+    this.#end = request.offset + request.length;
+    this.#isWhole = mode === REPLY_SIMPLE || (request.flags & NBD_CMD_FLAG_DF) !== 0;
+  }
+
+  /** Sends pieces until the socket is full or all is sent. Called again when the socket has drained. */
+  pump(): void {
+    const connection = this.#connection;
+    while (this.#next < this.#end) {
+      if (connection.socket.isBlocked || connection.isLeaving) return;
+      this.#buffer ??= this.#lane.pool.take(PIECE_BYTES + REPLY_HEADER_BYTES_MAX + ERROR_REPLY_BYTES_MAX);
+      if (this.#buffer === null) return this.#lane.waitForBudget(connection);
+      this.#piece(this.#buffer);
+    }
+    if (connection.socket.isBlocked) return;
+    this.release();
+    connection.stream = null;
+    if (this.#lane.outbox.sendWaiting(connection)) connection.proceed('streaming');
+  }
+
+  release(): void {
+    if (this.#buffer !== null) this.#lane.pool.give(this.#buffer);
+    this.#buffer = null;
+  }
+
+  #piece(buffer: Buffer): void {
+    const connection = this.#connection;
+    const bytes = Math.min(PIECE_BYTES, this.#end - this.#next);
+    const isFirst = this.#next === this.#request.offset;
+    let at = 0;
+    if (!this.#isWhole) {
+      const flags = this.#next + bytes === this.#end ? NBD_REPLY_FLAG_DONE : 0;
+      at = writeOffsetData(buffer, 0, this.#mode, this.#request, flags, this.#next, bytes);
+    } else if (isFirst) {
+      at = writeReadHeader(buffer, 0, this.#mode, this.#request);
+    }
+    const leg = truthLeg(this.#volume);
+    if (!leg.read(buffer, at, this.#next, bytes)) return this.#failed(buffer, isFirst, leg.failure);
+    this.#next += bytes;
+    connection.readBytes += bytes;
+    connection.socket.writeKept(buffer, 0, at + bytes);
+  }
+
+  #failed(buffer: Buffer, isFirst: boolean, code: string): void {
+    const errno = nbdErrnoOf({ code });
+    const text = `read at ${this.#next} failed: ${code}`;
+    if (this.#isWhole && !isFirst) {
+      this.#next = this.#end;
+      this.#connection.socket.destroy('read-failed-behind-header');
+      return;
+    }
+    const length = this.#isWhole
+      ? writeError(buffer, 0, this.#mode, this.#request, errno, text)
+      : writeErrorOffset(buffer, 0, this.#mode, this.#request, NBD_REPLY_FLAG_DONE, errno, this.#next, text);
+    this.#next = this.#end;
+    this.#connection.socket.writeKept(buffer, 0, length);
+  }
+}
