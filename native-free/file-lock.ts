@@ -72,18 +72,14 @@ const writeOwner = (path: string, owner: LockOwner): void => {
   }
 };
 
-/** Makes `path` appear with our owner in it; false where something is there already. */
-const publish = (path: string, here: LockOwner): boolean => {
-  const made = `${path}.${here.nonce}.new`;
+/** Gives what was made its name; false where something has that name already. */
+const linkIfFree = (made: string, path: string): boolean => {
   try {
-    writeOwner(made, here);
     linkSync(made, path);
     return true;
   } catch (error) {
     if (systemCode(error) === 'EEXIST') return false;
     throw error;
-  } finally {
-    unlinkIfThere(made);
   }
 };
 
@@ -99,16 +95,28 @@ const breakClaim = (path: string, dead: LockOwner, here: LockOwner, options: Own
 };
 
 const claim = (path: string, here: LockOwner, options: OwnerFileOptions): Claim => {
-  for (let attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
-    if (publish(path, here)) return { held: true };
-    const owner = readOwner(path);
-    if (owner === null) continue;
-    if (owner === undefined) return { held: false, owner, unseen: true };
-    const liveness = options.deadFlocks === true && owner.by === 'flock' ? 'dead' : livenessOf(owner, here);
-    if (liveness !== 'dead') return { held: false, owner, unseen: liveness === 'unknown' };
-    breakClaim(path, owner, here, options);
+  const made = `${path}.${here.nonce}.new`;
+  let isMade = false;
+  try {
+    for (let attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
+      const owner = readOwner(path);
+      if (owner === undefined) return { held: false, owner, unseen: true };
+      if (owner === null) {
+        if (!isMade) {
+          isMade = true;
+          writeOwner(made, here);
+        }
+        if (linkIfFree(made, path)) return { held: true };
+        continue;
+      }
+      const liveness = options.deadFlocks === true && owner.by === 'flock' ? 'dead' : livenessOf(owner, here);
+      if (liveness !== 'dead') return { held: false, owner, unseen: liveness === 'unknown' };
+      breakClaim(path, owner, here, options);
+    }
+    return { held: false, owner: readOwner(path) ?? undefined, unseen: false };
+  } finally {
+    if (isMade) unlinkIfThere(made);
   }
-  return { held: false, owner: readOwner(path) ?? undefined, unseen: false };
 };
 
 /** Removes what processes that died inside the protocol left: claims on nonces that are past, files of the dead. */

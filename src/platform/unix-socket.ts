@@ -6,7 +6,7 @@
  * has to be short then. Rights are set by the umask around `bind`, so there is no moment in which others can connect.
  */
 import { chmodSync, closeSync, lstatSync, openSync, unlinkSync } from 'node:fs';
-import { connect, createServer, type Server, type Socket } from 'node:net';
+import { connect, createServer, type OnReadOpts, type Server, type Socket } from 'node:net';
 import { basename, dirname } from 'node:path';
 import { isMainThread } from 'node:worker_threads';
 import { systemCode, TwinvolError } from '../core/faults.ts';
@@ -92,13 +92,13 @@ export const listenPrivately = async (path: string, onConnection: (socket: Socke
 };
 
 /**
- * Connects to a unix socket.
+ * Connects to a unix socket. `reads.onread` lets the caller name the memory that is read into.
  * @throws the system's error (`ENOENT`, `ECONNREFUSED`, `EACCES`, ...), or TwinvolError `NOT_SUPPORTED`
  */
-export const connectUnix = (path: string): Promise<Socket> => {
+export const connectUnix = (path: string, reads: { readonly onread?: OnReadOpts } = {}): Promise<Socket> => {
   return new Promise((resolve, reject) => {
     const address = addressOf(path);
-    const socket = connect({ path: address.path });
+    const socket = connect({ path: address.path, ...reads });
     const fail = (error: Error): void => {
       address.release();
       reject(error);

@@ -3,9 +3,8 @@
  * (under tsx or vitest). The compiler does not rewrite URLs of workers, so this is the one place that knows.
  */
 import { existsSync } from 'node:fs';
-import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
-import { fileURLToPath, pathToFileURL } from 'node:url';
+import { fileURLToPath } from 'node:url';
 import { TwinvolError } from '../core/faults.ts';
 
 export type WorkerFile = { readonly filename: string; readonly execArgv: string[] };
@@ -14,13 +13,20 @@ const here = fileURLToPath(import.meta.url);
 const rootFolder = dirname(dirname(here));
 const isSource = here.endsWith('.ts');
 
-/** Options for Piscina or `Worker`. `name`: below src, without its ending, such as `data/lane-worker`. */
+/**
+ * Arguments for Node that let a thread or process import TypeScript. tsx is a tool of development, so only a source tree
+ * has it. `--import tsx` would not do: in a thread of Node 20 it hooks `require` only.
+ */
+const sourceLoader = (): string[] => {
+  const tsx = import.meta.resolve('tsx/esm/api');
+  return ['--import', `data:text/javascript,${encodeURIComponent(`import { register } from ${JSON.stringify(tsx)}; register();`)}`];
+};
+
+/** Options for Piscina or a `Worker`. `name`: below src, without its ending, such as `data/lane-worker`. */
 export const workerFile = (name: string): WorkerFile => {
   const filename = join(rootFolder, `${name}${isSource ? '.ts' : '.js'}`);
   if (!existsSync(filename)) {
     throw new TwinvolError('INTERNAL', `The worker file ${filename} is missing.`, { remedy: 'install the package again, or build it' });
   }
-  if (!isSource) return { filename, execArgv: [] };
-  const loader = createRequire(import.meta.url).resolve('tsx');
-  return { filename, execArgv: ['--import', pathToFileURL(loader).href] };
+  return { filename, execArgv: isSource ? sourceLoader() : [] };
 };

@@ -1,0 +1,134 @@
+/**
+ * TLS connections in which both sides show a certificate of the same certificate authority, and the name in the client's
+ * certificate says who it is.
+ *
+ * TLS 1.2 at least. A client without a certificate of that authority never gets past the handshake. A handshake that
+ * takes too long is ended. Certificates and keys are given as PEM text.
+ */
+import type { AddressInfo } from 'node:net';
+import { connect as connectPlain } from 'node:net';
+import type { TLSSocket } from 'node:tls';
+import { connect, createServer } from 'node:tls';
+import { TwinvolError } from '../core/faults.ts';
+
+export type TlsIdentity = { readonly certificate: string; readonly key: string; readonly authority: string };
+
+export type TlsListener = {
+  /** The address in use; the port is the system's choice if 0 was asked for. */
+  readonly address: { readonly host: string; readonly port: number };
+  close(): Promise<void>;
+};
+
+const HANDSHAKE_MS_MAX = 5000;
+const MIN_VERSION = 'TLSv1.2';
+
+/** The common name of the peer's certificate; null if it has none, or several. */
+export const peerName = (socket: TLSSocket): string | null => {
+  const subject = socket.getPeerCertificate().subject as { readonly CN?: unknown } | undefined;
+  return typeof subject?.CN === 'string' && subject.CN !== '' ? subject.CN : null;
+};
+
+export type TlsListenHandlers = {
+  /** The handshake is done; `name` is what the client's certificate says. The handler owns the socket. */
+  connection(socket: TLSSocket, name: string): void;
+  /** Somebody did not get through the handshake. */
+  refused(peer: string, reason: string): void;
+};
+
+/**
+ * @param connectionsMax connections at one time, handshakes included; more are closed at once
+ * @throws TwinvolError `USAGE` for a certificate or key that cannot be used, `NOT_SUPPORTED` if the address cannot be listened on
+ */
+export const listenMutualTls = async (
+  place: { readonly host: string; readonly port: number },
+  identity: TlsIdentity,
+  connectionsMax: number,
+  handlers: TlsListenHandlers,
+): Promise<TlsListener> => {
+  const server = createTlsServer(identity);
+  server.maxConnections = connectionsMax;
+  server.on('secureConnection', (socket: TLSSocket) => {
+    const name = socket.authorized ? peerName(socket) : null;
+    if (name !== null) return handlers.connection(socket, name);
+    handlers.refused(socket.remoteAddress ?? 'unknown', 'its certificate has no common name');
+    socket.on('error', () => {});
+    socket.destroy();
+  });
+  server.on('tlsClientError', (error: Error, socket: TLSSocket) => {
+    handlers.refused(socket.remoteAddress ?? 'unknown', error.message);
+    socket.destroy();
+  });
+  await new Promise<void>((resolve, reject) => {
+    const fail = (error: Error): void => {
+      reject(new TwinvolError('NOT_SUPPORTED', `cannot listen on ${place.host}:${place.port}: ${error.message}`, { cause: error }));
+    };
+    server.once('error', fail);
+    server.listen(place.port, place.host, () => {
+      server.removeListener('error', fail);
+      resolve();
+    });
+  });
+  const { address, port } = server.address() as AddressInfo;
+  const close = (): Promise<void> => new Promise((resolve) => server.close(() => resolve()));
+  return { address: { host: address, port }, close };
+};
+
+const identityError = (error: unknown): TwinvolError => {
+  return new TwinvolError('USAGE', `the certificate or key cannot be used: ${(error as Error).message}`, {
+    cause: error,
+    remedy: 'give PEM files that belong together, and the certificate of their authority',
+  });
+};
+
+const createTlsServer = (identity: TlsIdentity): ReturnType<typeof createServer> => {
+  try {
+    return createServer({
+      cert: identity.certificate,
+      key: identity.key,
+      ca: identity.authority,
+      requestCert: true,
+      rejectUnauthorized: true,
+      minVersion: MIN_VERSION,
+      handshakeTimeout: HANDSHAKE_MS_MAX,
+    });
+  } catch (error) {
+    throw identityError(error);
+  }
+};
+
+/**
+ * Connects, shows the certificate and checks the server's: of the same authority, and for the name `serverName`.
+ * @throws TwinvolError `USAGE` for a certificate or key that cannot be used; the system's or the TLS error otherwise
+ */
+export const connectMutualTls = (
+  place: { readonly host: string; readonly port: number; readonly serverName: string },
+  identity: TlsIdentity,
+  signal: AbortSignal,
+): Promise<TLSSocket> => {
+  return new Promise((resolve, reject) => {
+    const plain = connectPlain({ host: place.host, port: place.port, signal });
+    const timer = setTimeout(() => plain.destroy(new Error('the TLS handshake took too long')), HANDSHAKE_MS_MAX);
+    const settle = (action: () => void): void => {
+      clearTimeout(timer);
+      action();
+    };
+    plain.once('error', (error) => settle(() => reject(error)));
+    plain.once('connect', () => {
+      try {
+        const secure = connect({
+          socket: plain,
+          servername: place.serverName,
+          cert: identity.certificate,
+          key: identity.key,
+          ca: identity.authority,
+          minVersion: MIN_VERSION,
+        });
+        secure.once('error', (error) => settle(() => reject(error)));
+        secure.once('secureConnect', () => settle(() => resolve(secure)));
+      } catch (error) {
+        plain.destroy();
+        settle(() => reject(identityError(error)));
+      }
+    });
+  });
+};
