@@ -213,9 +213,9 @@ export class Tables {
     };
   }
 
-  /** One list of operations that makes these tables from nothing. */
+  /** One list of operations that makes these tables from nothing. The mark of a clean shutdown is not in it. */
   snapshot(): TableOp[] {
-    const { settings, nextPairId, nextScrubId, isCleanShutdown } = this.#scalars;
+    const { settings, nextPairId, nextScrubId } = this.#scalars;
     return [
       { op: 'settings-put', settings },
       ...this.pvs().map((row): TableOp => ({ op: 'pv-put', row })),
@@ -225,7 +225,6 @@ export class Tables {
       ...this.groups().map((row): TableOp => ({ op: 'group-put', row })),
       ...this.hosts().map((row): TableOp => ({ op: 'host-put', row })),
       { op: 'counters-put', nextPairId, nextScrubId },
-      ...(isCleanShutdown ? [{ op: 'clean-shutdown' } as const] : []),
     ];
   }
 

@@ -77,7 +77,7 @@ export const decodeSuperblock = (input: Uint8Array, versionMax: number): Superbl
   const magic = bytes.toString('latin1', 0, MAGIC_TEXT.length);
   if (bytes.length < SUPERBLOCK_BYTES) return { kind: MAGIC_TEXT.startsWith(magic) ? 'damaged' : 'foreign' };
   const isSound = crc32(bytes.subarray(0, CHECKSUM_OFFSET)) === bytes.readUInt32LE(CHECKSUM_OFFSET);
-  if (magic !== MAGIC_TEXT) return { kind: isSound || !mayBeTorn(bytes) ? 'foreign' : 'damaged' };
+  if (magic !== MAGIC_TEXT) return { kind: 'foreign' };
   if (!isSound) return { kind: 'damaged' };
   const formatVersion = bytes.readUInt32LE(8);
   if (formatVersion > versionMax) return { kind: 'newer', formatVersion };
@@ -93,9 +93,6 @@ export const decodeSuperblock = (input: Uint8Array, versionMax: number): Superbl
     },
   };
 };
-
-/** A write that reached the medium in part leaves old bytes or zeros; a magic of zeros may be ours. */
-const mayBeTorn = (bytes: Buffer): boolean => bytes.subarray(0, MAGIC_TEXT.length).every((byte) => byte === 0);
 
 export type Frame = {
   readonly sequence: number;
