@@ -80,11 +80,12 @@ export const consent = z
   .strictObject({
     token: z.string().max(256).exactOptional().describe('the token of the warning that was shown'),
     overrides: z
-      .array(z.string().min(1).max(256))
-      .max(256)
+      .array(z.string().min(1).max(1024))
+      .max(4096)
+      .readonly()
       .exactOptional()
       .describe('findings that are overridden, as in the warning: `mounted:HOST`, `no-answer:HOST`, `client:ID`'),
-    reason: z.string().max(1024).exactOptional().describe('why; goes to the event log'),
+    reason: z.string().max(4096).exactOptional().describe('why; goes to the event log'),
   })
   .exactOptional()
   .describe("the operator's decision on what the mount inquiry found");

@@ -13,9 +13,6 @@ import { ControlConnection } from './connection.ts';
 import { CONTROL_LIMITS_DEFAULT, type ControlLimits } from './control-limits.ts';
 import { type ControlLog, SILENT_LOG } from './control-log.ts';
 
-/** Name of the socket in the store's directory. */
-export const CONTROL_SOCKET_NAME: string = 'control.sock';
-
 export type ControlServerOptions = { readonly log?: ControlLog; readonly limits?: Partial<ControlLimits> };
 
 export class ControlServer {

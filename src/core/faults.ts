@@ -90,6 +90,7 @@ export const FAULTS = {
   MOUNTED: fault(EXIT.mounted, EPERM, 'A host has the volume in use, and its content would be overwritten.', 'unmount it there, or override the finding with a reason'),
   NO_ANSWER: fault(EXIT.noAnswer, EPERM, 'A host did not answer whether it has the volume in use.', 'start its agent, or override the finding with a reason'),
   CONSENT_VOID: fault(EXIT.changed, EPERM, 'The facts changed after the warning was shown.', 'read the new warning and decide again'),
+  NOT_CONFIRMED: fault(EXIT.refused, EPERM, 'The operator was asked and said no, or nothing.', 'nothing was done; repeat the command if it is meant'),
   // access
   ACCESS_DENIED: fault(EXIT.refused, EPERM, 'The caller was not given this.', 'ask the operator of the device'),
   // device

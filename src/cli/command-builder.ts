@@ -1,0 +1,30 @@
+/**
+ * Small additions to commander that every command of ours uses: examples in the help, the options that many share.
+ * The store and `--json` are options of the program, and so are taken at any place of the line.
+ */
+import type { Command } from 'commander';
+import { collect } from './arguments.ts';
+
+/** A command or subcommand, with examples (without the program's name, or a whole line) at the end of its help. */
+export const addCommand = (parent: Command, name: string, summary: string, examples: readonly string[]): Command => {
+  const lines = examples.map((example) => `  $ ${example.includes('twinvol ') ? example : `twinvol ${example}`}`);
+  return parent
+    .command(name)
+    .description(summary)
+    .addHelpText('after', `\nExamples:\n${lines.join('\n')}`);
+};
+
+/** A command that only has subcommands. */
+export const addGroup = (parent: Command, name: string, summary: string): Command => parent.command(name).description(summary);
+
+export const withPlan = (command: Command): Command => command.option('--plan', 'say what would be done, and do nothing');
+
+export const withConsentOptions = (command: Command): Command => {
+  return command
+    .option(
+      '--override <FINDING>',
+      'go on in spite of this finding: mounted:HOST, open:HOST, no-answer:HOST, client:ID (repeatable)',
+      collect,
+    )
+    .option('--reason <TEXT>', 'why; goes to the event log');
+};

@@ -1,0 +1,85 @@
+/** `twinvol group create|add|remove|show|split`: consistency groups. */
+import type { Command } from 'commander';
+import { TwinvolError } from '../../core/faults.ts';
+import type { GroupRow } from '../../core/rows.ts';
+import type { PairView } from '../../core/views.ts';
+import type { VolumeRef } from '../../engine/api.ts';
+import { volumeArgument } from '../arguments.ts';
+import { addCommand, addGroup, withPlan } from '../command-builder.ts';
+import type { CommandContext } from '../command-context.ts';
+import { pairName } from '../copy-progress.ts';
+import { given } from '../given.ts';
+import { isPlan, planText } from '../plan-text.ts';
+import type { Column } from '../text-table.ts';
+import { textTable } from '../text-table.ts';
+import { PAIR_COLUMNS } from './pair-columns.ts';
+
+type GroupLine = GroupRow & { readonly members: readonly PairView[] };
+
+const COLUMNS: readonly Column<GroupLine>[] = [
+  { heading: 'GROUP', text: ({ name }) => name },
+  { heading: 'PAIRS', align: 'right', text: ({ pairs }) => String(pairs.length) },
+  { heading: 'STATES', text: ({ members }) => [...new Set(members.map(({ state }) => state))].join(', ') },
+  { heading: 'MEMBERS', text: ({ members }) => members.map(pairName).join(', ') },
+];
+
+export const splitGroup = async (context: CommandContext, name: string, plan: { plan?: boolean }): Promise<void> => {
+  const result = await context.call('group.split', { name, ...plan });
+  context.print(result, () =>
+    isPlan(result) ? planText(result, context.paint) : `group ${name}: ${result.length} pairs split at one point in time`,
+  );
+};
+
+const showGroups = async (context: CommandContext, name: string | undefined): Promise<void> => {
+  const [groups, pairs] = await Promise.all([context.call('group.list', {}), context.call('pair.status', {})]);
+  const lines = groups.map((group): GroupLine => ({ ...group, members: pairs.filter(({ id }) => group.pairs.includes(id)) }));
+  if (name === undefined) {
+    context.print(lines, () => textTable(lines, COLUMNS, context.paint, 'no groups'));
+    return;
+  }
+  const shown = lines.find((group) => group.name === name);
+  if (shown === undefined) throw new TwinvolError('GROUP_NOT_FOUND', `there is no group ${name}`, { details: { name } });
+  context.print(shown, () => textTable(shown.members, PAIR_COLUMNS, context.paint, `group ${name} has no pairs`));
+};
+
+export const registerGroup = (program: Command, context: CommandContext): void => {
+  const group = addGroup(program, 'group', 'consistency groups: pairs that are split at one point in time');
+  addCommand(group, 'create', 'make an empty group', ['group create nightly'])
+    .argument('<NAME>', "the group's name")
+    .action(async (name: string) => {
+      const made = await context.call('group.create', { name });
+      context.print(made, () => `group ${made.name} created`);
+    });
+  addCommand(group, 'add', 'put a pair into a group', ['group add nightly db', 'group add nightly db db-copy'])
+    .argument('<GROUP>', "the group's name")
+    .argument('<PRIMARY>', 'name or number', volumeArgument)
+    .argument('[SECONDARY]', 'name or number; may be left out where the primary has one pair only', volumeArgument)
+    .action(async (name: string, primary: VolumeRef, secondary: VolumeRef | undefined) => {
+      const changed = await context.call('group.add', { name, primary, ...given({ secondary }) });
+      context.print(changed, () => `group ${changed.name} has ${changed.pairs.length} pairs`);
+    });
+  addCommand(group, 'remove', 'take a pair out of a group; without a pair, remove the group (its pairs stay)', [
+    'group remove nightly db',
+    'group remove nightly',
+  ])
+    .argument('<GROUP>', "the group's name")
+    .argument('[PRIMARY]', 'name or number', volumeArgument)
+    .argument('[SECONDARY]', 'name or number', volumeArgument)
+    .action(async (name: string, primary: VolumeRef | undefined, secondary: VolumeRef | undefined) => {
+      const changed = await context.call('group.remove', { name, ...given({ primary, secondary }) });
+      context.print(changed, () =>
+        changed === null ? `group ${name} removed` : `group ${changed.name} has ${changed.pairs.length} pairs`,
+      );
+    });
+  addCommand(group, 'show', 'all groups, or the pairs of one', ['group show', 'group show nightly'])
+    .argument('[GROUP]', "the group's name")
+    .action((name: string | undefined) => showGroups(context, name));
+  withPlan(
+    addCommand(group, 'split', 'split all pairs of a group at one point in time, or none of them', [
+      'group split nightly',
+      'group split nightly --plan',
+    ]),
+  )
+    .argument('<GROUP>', "the group's name")
+    .action((name: string, plan: { plan?: boolean }) => splitGroup(context, name, plan));
+};

@@ -1,0 +1,96 @@
+/**
+ * The operator's decision on what the mount inquiry found (specification 6, steps 3 and 4), for any command that may
+ * destroy data. The engine refuses with `MOUNTED` or `NO_ANSWER`, and its details carry the warnings and a token for
+ * exactly these findings. On a terminal they are shown and the operator is asked; "no" is the default, and so is silence.
+ * On yes the call is repeated with the token. If the facts have changed by then, the engine says so with the new
+ * findings, and they are shown and asked about anew. Without a terminal the refusal stands.
+ */
+import { TwinvolError } from '../core/faults.ts';
+import { printable } from '../core/inquiry-text.ts';
+import { formatSize } from '../core/units.ts';
+import type { Consent } from '../engine/api.ts';
+import type { CommandContext } from './command-context.ts';
+import { given } from './given.ts';
+
+/** What `--override` (repeatable) and `--reason` say. */
+export type ConsentOptions = { readonly override?: readonly string[]; readonly reason?: string };
+
+const isRecord = (value: unknown): value is Readonly<Record<string, unknown>> => typeof value === 'object' && value !== null;
+
+/** The lines of a warning, safe for a terminal; none for other errors. */
+export const warningLines = (error: TwinvolError): string[] => {
+  const { warnings, findings, destroys } = error.details;
+  const lines: string[] = [];
+  if (Array.isArray(warnings)) {
+    lines.push(...warnings.map((line) => printable(String(line))));
+  } else if (Array.isArray(findings)) {
+    lines.push(
+      ...findings.filter(isRecord).map((finding) => printable(String(finding['text'] ?? finding['key'] ?? 'a finding without words'))),
+    );
+  }
+  if (!Array.isArray(warnings) && isRecord(destroys) && typeof destroys['bytes'] === 'number') {
+    lines.push(`${formatSize(destroys['bytes'])} written on it since the split would be lost`);
+  }
+  return lines;
+};
+
+const tokenOf = (error: TwinvolError): string | null => {
+  const isAsking = error.code === 'MOUNTED' || error.code === 'NO_ANSWER' || error.code === 'CONSENT_VOID';
+  const token = error.details['token'];
+  return isAsking && typeof token === 'string' ? token : null;
+};
+
+/**
+ * Calls, and asks the operator where the engine asks for consent.
+ * @param question what would be done, such as `resync db -> db-copy anyway?`
+ * @param notDone what did not happen after a "no", such as `pair db -> db-copy was not resynced`
+ * @throws TwinvolError the engine's refusal, when nobody consented
+ */
+export const withConsent = async <Result>(
+  context: CommandContext,
+  options: ConsentOptions,
+  words: { readonly question: string; readonly notDone: string },
+  call: (consent: { consent?: Consent }) => Promise<Result>,
+): Promise<Result> => {
+  const overrides = options.override ?? [];
+  if (overrides.length > 0 && (options.reason ?? '').trim() === '') {
+    throw new TwinvolError('USAGE', '--override needs a reason', { remedy: 'give it with --reason TEXT; it goes to the event log' });
+  }
+  const first: Consent = { ...(overrides.length > 0 ? { overrides } : {}), ...given({ reason: options.reason }) };
+  let consent: { consent?: Consent } = Object.keys(first).length > 0 ? { consent: first } : {};
+  while (true) {
+    try {
+      return await call(consent);
+    } catch (error) {
+      const token = error instanceof TwinvolError && context.isInteractive ? tokenOf(error) : null;
+      if (!(error instanceof TwinvolError) || token === null) throw error;
+      if (!(await isConfirmed(context, error, words.question))) {
+        throw new TwinvolError(error.code, `${words.notDone}: ${error.message}`, {
+          remedy: error.remedy,
+          details: { ...error.details, warnings: [] },
+        });
+      }
+      consent = { consent: { token, ...given({ reason: options.reason }) } };
+    }
+  }
+};
+
+const isConfirmed = async (context: CommandContext, error: TwinvolError, question: string): Promise<boolean> => {
+  const paint = context.paintError;
+  const intro = error.code === 'CONSENT_VOID' ? ['the facts have changed since the warning; they are now:'] : [];
+  const lines = warningLines(error);
+  for (const line of [...intro, ...(lines.length > 0 ? lines : [printable(error.message)])])
+    context.note(`${paint('yellow', 'WARNING:')} ${line}`);
+  return isYes(await context.io.ask(`${question} [y/N] `));
+};
+
+export const isYes = (answer: string | null): boolean => /^y(es)?$/i.test(answer?.trim() ?? '');
+
+/**
+ * For what destroys data by its nature (a volume's deletion): asks. Only where a person can be asked.
+ * It is no consent to what an inquiry finds.
+ * @throws TwinvolError `NOT_CONFIRMED`
+ */
+export const confirmDestruction = async (context: CommandContext, question: string, notDone: string): Promise<void> => {
+  if (!isYes(await context.io.ask(`${question} [y/N] `))) throw new TwinvolError('NOT_CONFIRMED', notDone);
+};
