@@ -75,8 +75,10 @@ const attachmentOf = (
 };
 
 /** Whether a process that names the target holds, or may hold, a connection to it. */
-const mayBeConnected = (process: HostProcess, owned: readonly HostConnection[], snapshot: HostSnapshot): boolean => {
-  if (process.commandLine.isNbdProgram || owned.length > 0 || process.openFiles === null) return true;
+const mayBeConnected = (process: HostProcess, all: readonly HostConnection[], snapshot: HostSnapshot): boolean => {
+  if (process.commandLine.isNbdProgram || all.some((connection) => connection.owners.includes(process))) return true;
+  if (!all.some((connection) => connection.owners.length === 0)) return false;
+  if (process.openFiles === null) return true;
   return snapshot.netNamespaces.some(({ pairs, unix }) => {
     return pairs === null && unix.some(({ inode, path, isConnected }) => isConnected && path === '' && process.sockets.has(inode));
   });
@@ -98,7 +100,7 @@ const doubtAbout = (what: string, why: string, connections: readonly HostConnect
 const judge = (process: HostProcess, target: TargetServer, all: readonly HostConnection[], snapshot: HostSnapshot): AttachmentSearch => {
   const owned = all.filter((connection) => connection.owners.includes(process));
   const uses = targetUses(process, target, owned.length > 0);
-  if (uses.length > 0 && mayBeConnected(process, owned, snapshot)) {
+  if (uses.length > 0 && mayBeConnected(process, all, snapshot)) {
     return { attachments: [attachmentOf(process, uses, owned, [], snapshot)], doubts: [] };
   }
   if (owned.length === 0) return { attachments: [], doubts: [] };
@@ -116,6 +118,15 @@ const statedEndpoint = (name: string, backend: string | null, snapshot: HostSnap
 /** A kernel has no folder of its own to resolve paths in. */
 const KERNEL: Pick<HostProcess, 'folder'> = { folder: '/' };
 
+/** Near ends of connections, to whatever, that no visible process holds: as many kernel devices can be alive. */
+const ownerlessSockets = (snapshot: HostSnapshot): number => {
+  const owned = new Set(snapshot.processes.flatMap((process) => [...process.sockets]));
+  return snapshot.netNamespaces.reduce((count, { tcp, unix }) => {
+    const near = [...tcp.filter((socket) => socket.isConnected), ...unix.filter((socket) => socket.isConnected && socket.path === '')];
+    return count + near.filter(({ inode }) => inode !== 0 && !owned.has(inode)).length;
+  }, 0);
+};
+
 /** Kernel NBD devices that no living process attached. */
 const kernelDevices = (target: TargetServer, all: readonly HostConnection[], snapshot: HostSnapshot): AttachmentSearch => {
   const ownerless = all.filter((connection) => connection.owners.length === 0);
@@ -132,10 +143,19 @@ const kernelDevices = (target: TargetServer, all: readonly HostConnection[], sna
       attachments.push({ process: { name: 'kernel', pid: 0 }, text: devicePath(device), connections, ...place });
     }
   }
-  if (ownerless.length === 0) return { attachments, doubts: [] };
-  const devices = unexplained.length === 0 ? '' : ` (perhaps the kernel, for ${unexplained.join(', ')})`;
-  const why = 'no visible process does';
-  return { attachments, doubts: [doubtAbout(`who holds a connection to the device${devices}`, why, ownerless)] };
+  return { attachments, doubts: ownerlessDoubts(ownerless, unexplained, snapshot) };
+};
+
+/** What remains open about connections that nobody visible holds, and about kernel devices that nothing explains. */
+const ownerlessDoubts = (ownerless: readonly HostConnection[], devices: readonly string[], snapshot: HostSnapshot): readonly UnknownFact[] => {
+  const listed = devices.join(', ');
+  if (ownerless.length > 0) {
+    const perhaps = devices.length === 0 ? '' : ` (perhaps the kernel, for ${listed})`;
+    return [doubtAbout(`who holds a connection to the device${perhaps}`, 'no process that the agent can look into', ownerless)];
+  }
+  // Attached, but perhaps no longer connected: what is mounted from such a device stays mounted.
+  if (devices.length <= ownerlessSockets(snapshot)) return [];
+  return [doubtAbout(`what ${listed} is attached to`, 'neither its backend nor /etc/nbdtab names the export', [])];
 };
 
 /** The clients of programs that pass on what they are attached to, and theirs in turn. */

@@ -1,8 +1,8 @@
 /**
  * Processes and what they hold open, as `/proc/PID` shows them (Linux, proc(5)).
  *
- * Other users' open files can be read by root only. A process whose files could not be read has `openFiles` null, which
- * is not the same as none. Kernel threads hold no files and are left out. Processes that end while they are read are left
+ * Other users' open files can be read by root only, and some not even by root. A process whose files could not be read
+ * has `openFiles` null, which is not the same as none. Kernel threads hold no files and are left out. Processes that end while they are read are left
  * out as well: what they held, they hold no longer.
  */
 import type { HostTree } from '../platform/host-tree.ts';

@@ -1,6 +1,11 @@
 /**
  * One look at a host: everything from which its use of a volume can be seen, read in one go.
  *
+ * Every use of a volume stands on an NBD connection, and the kernel lists every connection: so the tables of sockets of
+ * all network namespaces, the mount tables of all mount namespaces, and the list of processes have to be complete. Linux
+ * lets anybody read these for every process. What only root may read, the open files of other users' processes, tells
+ * *who* holds a connection; a connection of nobody visible is a doubt of its own (see `attachments.ts`).
+ *
  * What could not be read becomes a gap, and a gap becomes an `unknown` of every answer that is made from the snapshot.
  * The words of a gap name no counts and no process ids, so that the same gap reads the same at every look.
  */
@@ -69,6 +74,7 @@ class GapList {
   }
 }
 
+const isForbidden = (code: string): boolean => code === 'EACCES' || code === 'EPERM';
 const NO_PERMISSION = 'no permission: the agent has to run as root to see it';
 /** The first PID namespace of a machine has this number (Linux, PROC_PID_INIT_INO). */
 const FIRST_PID_NAMESPACE = 'pid:[4026531836]';
@@ -89,19 +95,19 @@ const readOwnMounts = (tree: HostTree, gaps: GapList): MountNamespace => {
 
 /**
  * The mount tables of all other namespaces that a process lives in. A process with a root folder of its own sees only the
- * mounts below that, so namespaces are told apart with their roots.
+ * mounts below that, so namespaces are told apart with their roots; where their names cannot be read, by what is mounted.
  */
 const readOtherMounts = (tree: HostTree, processes: readonly HostProcess[], own: MountNamespace, gaps: GapList): readonly MountNamespace[] => {
   const found = new Map<string, MountNamespace>();
-  for (const process of processes) {
-    const { mountNamespace, pid, name } = process;
-    if (mountNamespace === null) gaps.add("the mount namespaces of other users' processes", NO_PERMISSION);
-    if (mountNamespace === null || mountNamespace === own.id) continue;
-    const key = `${mountNamespace} ${process.root ?? ''}`;
-    if (found.has(key)) continue;
+  for (const { mountNamespace, root, pid, name } of processes) {
+    if (mountNamespace !== null && (mountNamespace === own.id || found.has(`${mountNamespace} ${root ?? ''}`))) continue;
     const text = tree.text(`/proc/${pid}/mountinfo`);
-    if (text.ok) found.set(key, { id: mountNamespace, via: `${name} (pid ${pid})`, mounts: mountsOf(text.value, gaps) });
-    else if (text.code === 'EACCES' || text.code === 'EPERM') gaps.add("the mount namespaces of other users' processes", NO_PERMISSION);
+    if (text.ok) {
+      const key = mountNamespace === null ? text.value : `${mountNamespace} ${root ?? ''}`;
+      if (!found.has(key)) found.set(key, { id: mountNamespace, via: `${name} (pid ${pid})`, mounts: mountsOf(text.value, gaps) });
+    } else if (isForbidden(text.code)) {
+      gaps.add("the mount tables of other users' processes", NO_PERMISSION);
+    }
     // Anything else: the process ended meanwhile. Another one of its namespace, if there is one, is read instead.
   }
   return [...found.values()];
@@ -160,25 +166,29 @@ const readNetNamespaces = async (
   gaps: GapList,
 ): Promise<readonly NetNamespace[]> => {
   const { tree, tools } = probe;
-  const ownLink = tree.link('/proc/self/ns/net');
-  const ownId = ownLink.ok ? ownLink.value : null;
   const found = new Map<string | null, Promise<NetNamespace>>();
-  const ownTables = readSockets(tree, '/proc/net');
-  if (ownTables === null) gaps.add('the network connections', '/proc/net could not be read');
-  else found.set(ownId, withPairs(probe, ownId, null, ownTables, isWanted));
+  const tableFiles = new Set<number>();
+  const read = (folder: string, id: string | null, namespaceFile: string | null): void => {
+    // The same table has the same inode for whichever process it is asked: the namespace's name where that is secret.
+    const inode = tree.inode(`${folder}/tcp`);
+    if (!inode.ok && isForbidden(inode.code)) gaps.add("the network connections of other users' processes", NO_PERMISSION);
+    if (!inode.ok || tableFiles.has(inode.value)) return;
+    const tables = readSockets(tree, folder);
+    if (tables === null) return;
+    tableFiles.add(inode.value);
+    found.set(id ?? `table ${inode.value}`, withPairs(probe, id, namespaceFile, tables, isWanted));
+  };
+  const ownLink = tree.link('/proc/self/ns/net');
+  read('/proc/net', ownLink.ok ? ownLink.value : null, null);
+  if (found.size === 0) gaps.add('the network connections', '/proc/net could not be read');
   for (const { netNamespace, pid } of processes) {
-    if (netNamespace === null) gaps.add("the network connections of other users' processes", NO_PERMISSION);
-    if (netNamespace === null || found.has(netNamespace)) continue;
-    const tables = readSockets(tree, `/proc/${pid}/net`);
-    if (tables !== null) found.set(netNamespace, withPairs(probe, netNamespace, `/proc/${pid}/ns/net`, tables, isWanted));
+    if (netNamespace === null || !found.has(netNamespace)) read(`/proc/${pid}/net`, netNamespace, `/proc/${pid}/ns/net`);
   }
   for (const [id, { file, isReachable }] of keptNamespaces(mounts, 'net', new Set(found.keys()))) {
     const text = isReachable ? await tools.socketTables(file) : null;
     if (text === null) gaps.add('the network connections of a namespace without processes', 'it could not be entered');
     else found.set(id, withPairs(probe, id, file, { tcp: [...parseTcpTable(text.tcp), ...parseTcpTable(text.tcp6)], unix: parseUnixTable(text.unix) }, isWanted));
   }
-  const unread = processes.find((process) => process.netNamespace !== null && !found.has(process.netNamespace));
-  if (unread !== undefined && tree.has(`/proc/${unread.pid}`)) gaps.add('the network connections of some processes', 'their namespace could not be read');
   return Promise.all(found.values());
 };
 
@@ -227,7 +237,6 @@ export const takeSnapshot = async (probe: HostProbe, isWanted: WantsPairs): Prom
   const processes = readProcesses(tree, self.ok ? Number(self.value) : 0);
   if (processes === null) gaps.add('the processes', '/proc could not be read');
   const visible = processes ?? [];
-  if (visible.some((process) => process.openFiles === null)) gaps.add("the open files of other users' processes", NO_PERMISSION);
   const ownMounts = readOwnMounts(tree, gaps);
   checkView(probe, ownMounts.mounts, gaps);
   const named = [ownMounts, ...readOtherMounts(tree, visible, ownMounts, gaps)];

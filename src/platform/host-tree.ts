@@ -5,7 +5,7 @@
  * follows or stats a file of a user, because a file on a dead FUSE or network mount would never answer. A read that
  * fails gives the system's code (`ENOENT`, `EACCES`) instead of throwing: what could not be read is data to the caller.
  */
-import { lstatSync, readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { lstatSync, readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { systemCode } from '../core/faults.ts';
 
@@ -51,6 +51,11 @@ export class HostTree {
   /** True if there is something of that name; a symbolic link counts, wherever it leads. */
   has(path: string): boolean {
     return attempt(() => lstatSync(join(this.#root, path))).ok;
+  }
+
+  /** Inode number of a file of `/proc`, links followed. */
+  inode(path: string): TreeRead<number> {
+    return attempt(() => statSync(join(this.#root, path)).ino);
   }
 
   /** The file's text without the newline at its end; null if it cannot be read. */
