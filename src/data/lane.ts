@@ -15,10 +15,8 @@ import { Executor } from './executor.ts';
 import { FlushGroup } from './flush-group.ts';
 import type { FromLane, LaneStart, ToLane, ZeroJob } from './lane-messages.ts';
 import { Outbox } from './outbox.ts';
-import { RangeLocks } from './range-locks.ts';
 import { DEVICE } from './shared-memory.ts';
 import { WorkerVolumes, type VolumeMessage } from './worker-volumes.ts';
-import { WriteGate } from './write-gate.ts';
 import { WritePath, type LegFailure, type WorkerPair, type WorkerVolume } from './write-path.ts';
 
 /** Bytes read from a socket at once. */
@@ -65,7 +63,7 @@ export class Lane {
     this.#device = new Int32Array(start.device);
     this.#requestsWord = DEVICE.SLOT_FIRST + start.slot * DEVICE.SLOT_WORDS + DEVICE.SLOT_REQUESTS;
     const report = (failure: LegFailure): void => this.send({ type: 'leg-failed', failure });
-    this.path = new WritePath(new WriteGate(this.#device, start.slot), new RangeLocks(this.#device, start.slot), report);
+    this.path = new WritePath(this.#device, start.slot, report);
     this.flushes = new FlushGroup(report);
     this.executor = new Executor(this);
     this.#picture = new WorkerVolumes(start.slot, makeLaneVolume);

@@ -7,13 +7,13 @@
  * ascending order, each once, so two holders never wait for each other in a circle. A word holds its owner's slot
  * number, so that the locks of a worker that died can be freed: `owner << 1 | somebody waits`.
  */
-import { LOCK_GRANULE_BYTES, NBD_PAYLOAD_BYTES_MAX } from '../core/units.ts';
+import { LOCK_GRANULE_BYTES, NBD_PAYLOAD_BYTES_MAX, REGION_BYTES_MAX } from '../core/units.ts';
 import { LOCK_COUNT, LOCK_FIRST } from './shared-memory.ts';
 
 const WAIT_MS = 5;
 const SPINS = 200;
-/** Granules of one holder: the largest request, unaligned. */
-const GRANULES_MAX: number = NBD_PAYLOAD_BYTES_MAX / LOCK_GRANULE_BYTES + 1;
+/** Granules of one holder: the largest request, unaligned, or the largest dirty region. */
+const GRANULES_MAX: number = Math.max(NBD_PAYLOAD_BYTES_MAX, REGION_BYTES_MAX) / LOCK_GRANULE_BYTES + 1;
 
 const wordOf = (volume: number, granule: number): number => {
   let hash = Math.imul(volume, 0x9e3779b1) ^ Math.imul(granule, 0x85ebca6b);

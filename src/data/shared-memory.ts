@@ -23,6 +23,10 @@ export const DEVICE = {
   SLOT_INSIDE: 0,
   /** Slot words: host requests executed so far; wraps around. */
   SLOT_REQUESTS: 1,
+  /** Slot words: the write on several legs that the worker is inside of: volume, first and last granule (1 MiB). */
+  SLOT_VOLUME: 2,
+  SLOT_FIRST_GRANULE: 3,
+  SLOT_LAST_GRANULE: 4,
 } as const;
 
 /** Worker slots: the main thread has number 0, lanes follow, then the zero worker, copy and verify workers. */

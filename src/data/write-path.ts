@@ -12,11 +12,12 @@
  * anything; the engine journals that later. An error of the truth leg is the host's error.
  */
 import { anySet, setRange } from '../core/dirty-bitmap.ts';
+import { LOCK_GRANULE_BYTES } from '../core/units.ts';
 import type { Intents } from './intents.ts';
 import type { Leg } from './leg.ts';
-import type { RangeLocks } from './range-locks.ts';
-import { MODE, PAIR, type PairBlock } from './shared-memory.ts';
-import type { WriteGate } from './write-gate.ts';
+import { RangeLocks } from './range-locks.ts';
+import { DEVICE, MODE, PAIR, type PairBlock } from './shared-memory.ts';
+import { WriteGate } from './write-gate.ts';
 
 /** A volume as a worker knows it. */
 export type WorkerVolume = {
@@ -44,11 +45,15 @@ export class WritePath {
   readonly gate: WriteGate;
   readonly locks: RangeLocks;
   readonly #onLegFailed: (failure: LegFailure) => void;
+  readonly #device: Int32Array;
+  readonly #slotWord: number;
   #locked = false;
 
-  constructor(gate: WriteGate, locks: RangeLocks, onLegFailed: (failure: LegFailure) => void) {
-    this.gate = gate;
-    this.locks = locks;
+  constructor(device: Int32Array, slot: number, onLegFailed: (failure: LegFailure) => void) {
+    this.#device = device;
+    this.#slotWord = DEVICE.SLOT_FIRST + slot * DEVICE.SLOT_WORDS;
+    this.gate = new WriteGate(device, slot);
+    this.locks = new RangeLocks(device, slot);
     this.#onLegFailed = onLegFailed;
   }
 
@@ -110,6 +115,7 @@ export class WritePath {
       if (mode === MODE.tracking) isActive = true;
     }
     if (!isActive) return '';
+    this.#announce(volume.leg.number, offset, length);
     const { intents } = volume;
     if (intents !== null && !intents.mark(offset, length)) return intents.failure;
     if (isMirrored) {
@@ -118,6 +124,14 @@ export class WritePath {
     }
     if (own !== null) markSecondary(own, offset, length);
     return '';
+  }
+
+  /** Says what this worker is about to change on several legs, so that its death leaves no region unequal unnoticed. */
+  #announce(volume: number, offset: number, length: number): void {
+    const at = this.#slotWord;
+    this.#device[at + DEVICE.SLOT_VOLUME] = volume;
+    this.#device[at + DEVICE.SLOT_FIRST_GRANULE] = Math.floor(offset / LOCK_GRANULE_BYTES);
+    this.#device[at + DEVICE.SLOT_LAST_GRANULE] = Math.floor((offset + length - 1) / LOCK_GRANULE_BYTES);
   }
 
   end(): void {

@@ -5,7 +5,12 @@
  * `native-free/`. The addon is looked for once in each thread, when the module is first imported. `TWINVOL_NATIVE=off`
  * forces the stand-ins, so that tests can run both ways on one machine.
  */
+import { randomUUID } from 'node:crypto';
+import { copyFileSync, unlinkSync } from 'node:fs';
 import { createRequire } from 'node:module';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { isMainThread, threadId } from 'node:worker_threads';
 import { findProgram } from './program.ts';
 
 /** The part of fs-ext that is used. Calls are synchronous and throw errors with a system `code`. */
@@ -32,10 +37,46 @@ const isFsExt = (value: unknown): value is FsExt =>
   value !== null &&
   ['seekSync', 'flockSync', 'fcntlSync'].every((name) => typeof (value as Record<string, unknown>)[name] === 'function');
 
+/** The addon's own functions, below its JavaScript: what a private copy of it gives. */
+type Binding = {
+  seek(fd: number, offset: number, whence: number): number;
+  flock(fd: number, operation: number): void;
+  fcntl(fd: number, command: number, argument: number): number;
+  readonly constants: { readonly LOCK_EX: number; readonly LOCK_NB: number; readonly LOCK_UN: number };
+};
+
+let copies = 0;
+
+/**
+ * A copy of the addon for this thread alone. fs-ext keeps a handle into the thread that loaded it in a static variable
+ * and frees it when the next thread loads it: measured, a process whose worker had ended aborted when another worker
+ * loaded the addon. A copied file has variables of its own. It is unlinked as soon as it is mapped.
+ */
+const loadPrivateCopy = (): FsExt => {
+  const require = createRequire(import.meta.url);
+  const original = join(dirname(require.resolve('fs-ext')), 'build', 'Release', 'fs_ext.node');
+  copies += 1;
+  const copy = join(tmpdir(), `twinvol-${process.pid}-${threadId}-${copies}-${randomUUID()}.node`);
+  copyFileSync(original, copy);
+  const module = { exports: {} as Binding };
+  try {
+    process.dlopen(module, copy);
+  } finally {
+    unlinkSync(copy);
+  }
+  const binding = module.exports;
+  const { LOCK_EX, LOCK_NB, LOCK_UN } = binding.constants;
+  return {
+    seekSync: (fd, offset, whence) => binding.seek(fd, offset, whence),
+    flockSync: (fd, flags) => binding.flock(fd, flags === 'un' ? LOCK_UN : LOCK_EX | LOCK_NB),
+    fcntlSync: (fd, command, argument) => binding.fcntl(fd, command, argument),
+  };
+};
+
 const loadFsExt = (): FsExt | null => {
   if (process.env.TWINVOL_NATIVE === 'off') return null;
   try {
-    const loaded: unknown = createRequire(import.meta.url)('fs-ext');
+    const loaded: unknown = isMainThread ? createRequire(import.meta.url)('fs-ext') : loadPrivateCopy();
     return isFsExt(loaded) ? loaded : null;
   } catch {
     // Not installed, not built, or built for another Node: all three mean the stand-ins.

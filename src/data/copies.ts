@@ -1,0 +1,179 @@
+/**
+ * Copies and verifies on the main thread: starts them in the worker pool, stops them, and says how far they are.
+ */
+import { setRange } from '../core/dirty-bitmap.ts';
+import { TwinvolError } from '../core/faults.ts';
+import { LOCK_GRANULE_BYTES } from '../core/units.ts';
+import type { VerifyReport } from '../engine/api.ts';
+import type { CopyResult } from './copy-task.ts';
+import type { PairProgress } from './plane-api.ts';
+import type { PairState, VolumeState } from './plane-state.ts';
+import { PAIR } from './shared-memory.ts';
+import type { VerifyResult } from './verify-task.ts';
+import type { WorkerSet } from './worker-set.ts';
+import type { PictureMessage } from './worker-volumes.ts';
+import type { LegFailure } from './write-path.ts';
+
+/** The rate is that of the last so many milliseconds. */
+const RATE_WINDOW_MS = 5000;
+const SAMPLE_MS = 100;
+
+type Running = { readonly pair: PairState; readonly ended: Promise<void>; send: (message: PictureMessage) => void };
+
+export type CopiesPlace = {
+  readonly device: Int32Array;
+  readonly workers: WorkerSet;
+  readonly survivesPowerLoss: () => boolean;
+  readonly volume: (number: number) => VolumeState;
+  readonly onLegFailed: (failure: LegFailure) => void;
+  readonly onDone: (pair: number) => void;
+  readonly onFailed: (pair: number, leg: 'source' | 'target', code: string) => void;
+};
+
+export class Copies {
+  readonly #place: CopiesPlace;
+  readonly #running = new Map<number, Running>();
+  readonly #verifying = new Set<Int32Array>();
+
+  constructor(place: CopiesPlace) {
+    this.#place = place;
+  }
+
+  start(pair: PairState): void {
+    const { id } = pair.spec;
+    if (this.#running.has(id)) return;
+    Atomics.store(pair.block.words, PAIR.COPY_STOP, 0);
+    const running: Running = { pair, send: () => {}, ended: Promise.resolve() };
+    const task = this.#place.workers.pairTask<CopyResult>(
+      (slot) => ({ ...this.#common(pair, slot), kind: 'copy', file: { path: pair.primaryFile.path, fd: pair.primaryFile.fd } }),
+      {
+        onMessage: (message) => this.#place.onLegFailed(message.failure),
+        link: (send) => {
+          running.send = send;
+        },
+      },
+    );
+    const ended = task.then(
+      (result) => this.#ended(pair, result),
+      (error: unknown) => this.#ended(pair, { end: 'failed', leg: 'target', code: `worker died: ${error instanceof Error ? error.message : String(error)}` }),
+    );
+    this.#running.set(id, Object.assign(running, { ended }));
+  }
+
+  #common(pair: PairState, slot: number) {
+    const { volume, device, survivesPowerLoss } = this.#place;
+    return {
+      slot,
+      device: device.buffer as SharedArrayBuffer,
+      volumes: [volume(pair.spec.primary).message(), volume(pair.spec.secondary).message()],
+      pair: pair.message(),
+      survivesPowerLoss: survivesPowerLoss(),
+      // Replaced by the pool's end of the port.
+      port: undefined as never,
+    };
+  }
+
+  #ended(pair: PairState, result: CopyResult): void {
+    const { id } = pair.spec;
+    this.#running.delete(id);
+    if (result.end === 'done') this.#place.onDone(id);
+    else if (result.end === 'failed') this.#place.onFailed(id, result.leg, result.code);
+  }
+
+  async stop(id: number): Promise<void> {
+    const running = this.#running.get(id);
+    if (running === undefined) return;
+    Atomics.store(running.pair.block.words, PAIR.COPY_STOP, 1);
+    Atomics.notify(running.pair.block.words, PAIR.COPY_STOP);
+    await running.ended;
+  }
+
+  async stopAll(): Promise<void> {
+    for (const control of this.#verifying) Atomics.store(control, 0, 1);
+    await Promise.all([...this.#running.keys()].map((id) => this.stop(id)));
+  }
+
+  /** Tells running copies of a changed volume. */
+  tell(volume: number, message: PictureMessage): void {
+    for (const { pair, send } of this.#running.values()) if (pair.spec.primary === volume || pair.spec.secondary === volume) send(message);
+  }
+
+  async verify(pair: PairState, options: { readonly repair: boolean; readonly signal?: AbortSignal }): Promise<Omit<VerifyReport, 'repaired'>> {
+    const startedMs = performance.now();
+    const control = new Int32Array(new SharedArrayBuffer(8));
+    const stop = (): void => {
+      Atomics.store(control, 0, 1);
+    };
+    options.signal?.addEventListener('abort', stop);
+    this.#verifying.add(control);
+    try {
+      const result = await this.#place.workers.pairTask<VerifyResult>(
+        (slot) => ({ ...this.#common(pair, slot), kind: 'verify', control: control.buffer as SharedArrayBuffer, repair: options.repair }),
+        { onMessage: (message) => this.#place.onLegFailed(message.failure), link: () => {} },
+      );
+      if (result.end === 'failed') throw new TwinvolError('STORE_IO', `verify could not read a leg: ${result.code}`, { details: { checkedBytes: result.checkedBytes } });
+      if (result.end === 'stopped') throw new TwinvolError('TIMEOUT', `verify was stopped after ${result.checkedBytes} bytes`, { remedy: 'start it again' });
+      const { checkedBytes, differingBytes, differing } = result;
+      return { checkedBytes, differingBytes, differing, durationMs: performance.now() - startedMs };
+    } finally {
+      this.#verifying.delete(control);
+      options.signal?.removeEventListener('abort', stop);
+    }
+  }
+
+  progress(pair: PairState): PairProgress {
+    const { regions } = pair.block;
+    const dirtyBytes = pair.dirtyBytes();
+    const isCopying = pair.mode === 'copying' || pair.mode === 'restoring';
+    const copiedBytes = pair.copiedBytes();
+    if (!isCopying) {
+      const isWhole = pair.mode === 'mirroring';
+      const percent = isWhole ? 100 : Math.floor((1 - dirtyBytes.union / pair.capacityBytes) * 1000) / 10;
+      return { pointer: { region: isWhole ? regions : 0, regions, percent }, dirtyBytes, copiedBytes, rateBytesPerSecond: null, etaMs: null };
+    }
+    const doneBytes = Math.max(0, pair.copyTotalBytes - dirtyBytes.primary);
+    const percent = pair.copyTotalBytes === 0 ? 100 : Math.min(100, Math.floor((doneBytes / pair.copyTotalBytes) * 1000) / 10);
+    const rate = this.#rate(pair, doneBytes);
+    return {
+      pointer: { region: Atomics.load(pair.block.words, PAIR.POINTER), regions, percent },
+      dirtyBytes,
+      copiedBytes,
+      rateBytesPerSecond: rate,
+      etaMs: rate === null || rate === 0 ? null : Math.ceil((dirtyBytes.primary / rate) * 1000),
+    };
+  }
+
+  #rate(pair: PairState, doneBytes: number): number | null {
+    const { samples } = pair;
+    const atMs = performance.now();
+    const last = samples.at(-1);
+    if (last === undefined || atMs - last.atMs >= SAMPLE_MS) samples.push({ atMs, bytes: doneBytes });
+    while (samples.length > 2 && atMs - (samples[0]?.atMs ?? atMs) > RATE_WINDOW_MS) samples.shift();
+    const first = samples[0];
+    if (first === undefined || atMs - first.atMs < SAMPLE_MS) return null;
+    return Math.round(((doneBytes - first.bytes) / (atMs - first.atMs)) * 1000);
+  }
+
+  /** ORs one pair's primary bits into another's, whose regions may have another size. */
+  markFrom(target: PairState, source: PairState, ratio: number): void {
+    for (let region = 0; region < source.block.regions; region += 1) {
+      const word = source.block.primary[region >>> 5] as number;
+      if (word === 0) {
+        region |= 31;
+        continue;
+      }
+      if (((word >>> (region & 31)) & 1) === 0) continue;
+      const first = Math.floor(region * ratio);
+      const end = Math.min(target.block.regions, Math.max(first + 1, Math.ceil((region + 1) * ratio)));
+      if (first < end) setRange(target.block.primary, first, end);
+    }
+  }
+
+  /** Marks granules (1 MiB) of a pair dirty. */
+  markGranules(pair: PairState, firstGranule: number, lastGranule: number): void {
+    const bytes = pair.spec.dirtyRegionBytes;
+    const first = Math.floor((firstGranule * LOCK_GRANULE_BYTES) / bytes);
+    const end = Math.min(pair.block.regions, Math.ceil(((lastGranule + 1) * LOCK_GRANULE_BYTES) / bytes));
+    if (first < end) setRange(pair.block.primary, first, end);
+  }
+}

@@ -1,0 +1,45 @@
+/**
+ * Pace of a copy: how much time it leaves to hosts after each step. It gives way only while hosts are at work.
+ *
+ * At pace p a step of t milliseconds is followed by a rest of t x (15 - p) / p x 1.2: nothing at 15, about as long as
+ * the step at 8 (medium), five times as long at 3 (slow), seventeen times at 1.
+ */
+import { DEVICE, PAIR, SLOT_COUNT } from './shared-memory.ts';
+
+const REST_FACTOR = 1.2;
+/** Hosts count as at work for so long after their last request. */
+const ACTIVE_MS = 100;
+const REST_MS_MAX = 100;
+
+export class CopyPace {
+  readonly #device: Int32Array;
+  readonly #pair: Int32Array;
+  #seen = 0;
+  #activeUntilMs = 0;
+
+  constructor(device: Int32Array, pair: Int32Array) {
+    this.#device = device;
+    this.#pair = pair;
+    this.#seen = this.#requests();
+  }
+
+  /** Rests after a step; a stop of the copy ends the rest. */
+  rest(stepMs: number): void {
+    const nowMs = performance.now();
+    const requests = this.#requests();
+    if (requests !== this.#seen) this.#activeUntilMs = nowMs + ACTIVE_MS;
+    this.#seen = requests;
+    if (nowMs >= this.#activeUntilMs) return;
+    const pace = Math.min(15, Math.max(1, Atomics.load(this.#pair, PAIR.PACE)));
+    const restMs = Math.min(REST_MS_MAX, ((stepMs * (15 - pace)) / pace) * REST_FACTOR);
+    if (restMs > 0) Atomics.wait(this.#pair, PAIR.COPY_STOP, 0, restMs);
+  }
+
+  #requests(): number {
+    let sum = 0;
+    for (let slot = 0; slot < SLOT_COUNT; slot += 1) {
+      sum = (sum + (this.#device[DEVICE.SLOT_FIRST + slot * DEVICE.SLOT_WORDS + DEVICE.SLOT_REQUESTS] as number)) | 0;
+    }
+    return sum;
+  }
+}

@@ -1,0 +1,207 @@
+/**
+ * A copy: takes every dirty region of a pair to the leg that follows (initial copy, resync, restore).
+ *
+ * One step is one lock granule (1 MiB) or one dirty region where that is larger: under the range lock it copies the
+ * regions that are dirty at that moment and clears their bits, so a host's write comes before the step (and is copied
+ * with it) or after it (and goes to both legs itself). Holes are neither read nor written; a long hole on both legs is
+ * taken in one step at the closed write gate, so a sparse terabyte costs its data.
+ *
+ * Durability: a cleared bit reaches the bitmap's file only after the follower was synced; until then a crash copies
+ * those regions again. The copy pointer never goes back within one copy.
+ */
+import fs from 'node:fs';
+import { bitmapWords, clearRange, nextClear, nextSet } from '../core/dirty-bitmap.ts';
+import { LOCK_GRANULE_BYTES, MiB } from '../core/units.ts';
+import { HolePuncher } from '../platform/hole-punch.ts';
+import { nativeReport } from '../platform/native.ts';
+import type { BitmapFile } from '../store/bitmap-file.ts';
+import { pagesOf } from '../wire/bitmap-page.ts';
+import { CopyPace } from './copy-pace.ts';
+import { lockWord, unlockWord } from './intents.ts';
+import type { Leg } from './leg.ts';
+import { MODE, PAIR } from './shared-memory.ts';
+import type { WorkerPair, WritePath } from './write-path.ts';
+import { punchLeg } from './zero-path.ts';
+
+export type CopyResult =
+  | { readonly end: 'done' | 'stopped' }
+  | { readonly end: 'failed'; readonly leg: 'source' | 'target'; readonly code: string };
+
+const BUFFER_BYTES: number = 1 * MiB;
+/** A hole that is worth closing the gate for. */
+const HOLE_BYTES_MIN: number = 8 * LOCK_GRANULE_BYTES;
+const PERSIST_MS = 2000;
+
+export class CopyTask {
+  readonly #pair: WorkerPair;
+  readonly #path: WritePath;
+  readonly #device: Int32Array;
+  readonly #slot: number;
+  readonly #file: BitmapFile;
+  readonly #survivesPowerLoss: boolean;
+  readonly #puncher: HolePuncher = new HolePuncher();
+  readonly #buffer: Buffer = Buffer.allocUnsafeSlow(BUFFER_BYTES);
+  readonly #canSeekHoles: boolean = nativeReport().fsExt;
+  readonly #capacityBytes: number;
+  readonly #stepRegions: number;
+  #copiedBytes = 0;
+  #persistedMs = 0;
+  #failure: { leg: 'source' | 'target'; code: string } | null = null;
+
+  constructor(pair: WorkerPair, file: BitmapFile, place: { device: Int32Array; slot: number; path: WritePath; survivesPowerLoss: boolean }) {
+    this.#pair = pair;
+    this.#file = file;
+    this.#path = place.path;
+    this.#device = place.device;
+    this.#slot = place.slot;
+    this.#survivesPowerLoss = place.survivesPowerLoss;
+    this.#capacityBytes = pair.primary.leg.capacityBytes;
+    this.#stepRegions = Math.max(1, LOCK_GRANULE_BYTES / pair.dirtyRegionBytes);
+    this.#persistedMs = performance.now();
+    const { words } = pair.block;
+    this.#copiedBytes = (words[PAIR.COPIED_LOW] as number) + (words[PAIR.COPIED_HIGH] as number) * 2 ** 30;
+  }
+
+  /** Runs to the end. `between` is called after each step: messages that came meanwhile take effect there. */
+  async run(between: () => void): Promise<CopyResult> {
+    try {
+      const result = await this.#walk(between);
+      this.#persist();
+      return result;
+    } catch (error) {
+      return { end: 'failed', leg: 'target', code: (error as NodeJS.ErrnoException).code ?? 'EIO' };
+    } finally {
+      await this.#puncher.close();
+    }
+  }
+
+  async #walk(between: () => void): Promise<CopyResult> {
+    const { block } = this.#pair;
+    const { words, primary: bits, regions } = block;
+    const pace = new CopyPace(this.#device, words);
+    let region = 0;
+    for (;;) {
+      between();
+      if (Atomics.load(words, PAIR.COPY_STOP) !== 0 || !this.#isCopying()) return { end: 'stopped' };
+      region = nextSet(bits, region, regions);
+      if (region >= regions) {
+        // A failed host write may have left a dirty region behind the pointer.
+        region = nextSet(bits, 0, regions);
+        if (region >= regions) break;
+      }
+      const startedMs = performance.now();
+      region = this.#skipHole(region) ?? (await this.#step(region));
+      if (this.#failure !== null) return { end: 'failed', ...this.#failure };
+      if (region > Atomics.load(words, PAIR.POINTER)) Atomics.store(words, PAIR.POINTER, region);
+      const nowMs = performance.now();
+      if (nowMs - this.#persistedMs > PERSIST_MS) this.#persist();
+      pace.rest(nowMs - startedMs);
+    }
+    Atomics.store(words, PAIR.POINTER, regions);
+    return { end: 'done' };
+  }
+
+  #isCopying(): boolean {
+    const mode = Atomics.load(this.#pair.block.words, PAIR.MODE);
+    return mode === MODE.copying || mode === MODE.restoring;
+  }
+
+  #legs(): { source: Leg; target: Leg } {
+    const { primary, secondary, block } = this.#pair;
+    return Atomics.load(block.words, PAIR.MODE) === MODE.restoring
+      ? { source: secondary.leg, target: primary.leg }
+      : { source: primary.leg, target: secondary.leg };
+  }
+
+  /** Copies what is dirty in the granule of `first`. @returns the region behind it */
+  async #step(first: number): Promise<number> {
+    const { block, dirtyRegionBytes, primary } = this.#pair;
+    const end = Math.min(block.regions, (Math.floor(first / this.#stepRegions) + 1) * this.#stepRegions);
+    const offset = first * dirtyRegionBytes;
+    const { locks } = this.#path;
+    locks.acquire(primary.leg.number, offset, Math.min(this.#capacityBytes, end * dirtyRegionBytes) - offset);
+    try {
+      if (!this.#isCopying()) return first;
+      for (let from = first; from < end; ) {
+        const to = nextClear(block.primary, from, end);
+        const fromByte = from * dirtyRegionBytes;
+        const toByte = Math.min(this.#capacityBytes, to * dirtyRegionBytes);
+        const isDone = await this.#copyRange(fromByte, toByte);
+        if (!isDone) return first;
+        clearRange(block.primary, from, to);
+        this.#count(toByte - fromByte);
+        from = nextSet(block.primary, to, end);
+      }
+      return end;
+    } finally {
+      locks.release();
+    }
+  }
+
+  async #copyRange(offset: number, end: number): Promise<boolean> {
+    const { source, target } = this.#legs();
+    for (let at = offset; at < end; ) {
+      const data = source.nextData(at, end);
+      if (data > at && !target.isHole(at, data - at) && !(await punchLeg(target, at, data - at, this.#puncher))) {
+        return this.#fail('target', target.failure);
+      }
+      const hole = data < end ? source.nextHole(data, end) : end;
+      for (at = data; at < hole; ) {
+        const bytes = Math.min(BUFFER_BYTES, hole - at);
+        if (!source.read(this.#buffer, 0, at, bytes)) return this.#fail('source', source.failure);
+        if (!target.write(this.#buffer, 0, at, bytes)) return this.#fail('target', target.failure);
+        at += bytes;
+      }
+    }
+    return true;
+  }
+
+  /** Takes a long hole on both legs at once. @returns the region behind it, or null when there is none here */
+  #skipHole(region: number): number | null {
+    if (!this.#canSeekHoles) return null;
+    const { block, dirtyRegionBytes } = this.#pair;
+    const offset = region * dirtyRegionBytes;
+    const hint = this.#holeEnd(offset, this.#capacityBytes);
+    if (hint - offset < HOLE_BYTES_MIN) return null;
+    let end = region;
+    this.#path.gate.closed(() => {
+      if (!this.#isCopying()) return;
+      const holeEnd = this.#holeEnd(offset, hint);
+      end = holeEnd >= this.#capacityBytes ? block.regions : Math.floor(holeEnd / dirtyRegionBytes);
+      if (end > region) clearRange(block.primary, region, end);
+    });
+    return end > region ? end : null;
+  }
+
+  #holeEnd(offset: number, end: number): number {
+    const { source, target } = this.#legs();
+    return target.nextData(offset, source.nextData(offset, end));
+  }
+
+  #count(bytes: number): void {
+    const { words } = this.#pair.block;
+    this.#copiedBytes += bytes;
+    Atomics.store(words, PAIR.COPIED_LOW, this.#copiedBytes % 2 ** 30);
+    Atomics.store(words, PAIR.COPIED_HIGH, Math.floor(this.#copiedBytes / 2 ** 30));
+  }
+
+  #fail(leg: 'source' | 'target', code: string): false {
+    this.#failure = { leg, code };
+    return false;
+  }
+
+  /** Brings the progress to the bitmap's file: what the snapshot shows as clean is durable on the target. */
+  #persist(): void {
+    const { block } = this.#pair;
+    lockWord(block.words, PAIR.FILE_LOCK, this.#slot);
+    try {
+      const snapshot = block.primary.slice(0, bitmapWords(block.regions));
+      if (this.#survivesPowerLoss) for (const fd of this.#legs().target.fds) fs.fdatasyncSync(fd);
+      this.#file.writePages(snapshot, 0, pagesOf(block.regions));
+      if (this.#survivesPowerLoss) this.#file.sync();
+    } finally {
+      unlockWord(block.words, PAIR.FILE_LOCK);
+      this.#persistedMs = performance.now();
+    }
+  }
+}

@@ -1,0 +1,206 @@
+/**
+ * What the main thread holds of volumes and pairs: shared blocks and the files behind them, and the messages that make
+ * a worker know them.
+ */
+import { join } from 'node:path';
+import { bitmapWords, countSet, countUnion, mergeInto, setAll, setRange } from '../core/dirty-bitmap.ts';
+import { INTENT_EXTENT_BYTES } from '../core/units.ts';
+import type { FaultRule } from '../engine/api.ts';
+import { BitmapFile, type BitmapLoad } from '../store/bitmap-file.ts';
+import { FAULT_COUNTER_WORDS } from './fault-rules.ts';
+import type { DirtyChange, PairMode, PairSpec, VolumeSpec } from './plane-api.ts';
+import { intentExtents, MODE, PAIR, pairBlock, type PairBlock, pairBlockBytes, VOLUME, volumeBlock, type VolumeBlock, volumeBlockBytes } from './shared-memory.ts';
+import type { FaultSpec, PairMessage, VolumeMessage } from './worker-volumes.ts';
+
+/** What the data plane needs of the store. */
+export type PlaneStore = {
+  readonly directory: string;
+  readonly regionBytes: number;
+  pvFd(number: number): number;
+  pvPath(number: number): string;
+};
+
+export type IntentState = { readonly buffer: SharedArrayBuffer; readonly block: VolumeBlock; readonly file: BitmapFile };
+
+export class VolumeState {
+  spec: VolumeSpec;
+  intents: IntentState | null = null;
+  faults: readonly FaultSpec[] = [];
+  readonly #store: PlaneStore;
+
+  constructor(spec: VolumeSpec, store: PlaneStore) {
+    this.spec = spec;
+    this.#store = store;
+  }
+
+  /** Intents are kept while the volume is in a pair; `fresh`: nothing is marked, otherwise the file is read. */
+  openIntents(fresh: boolean): BitmapLoad | null {
+    if (this.intents !== null) return null;
+    const extents = intentExtents(this.spec.capacityBytes);
+    const buffer = new SharedArrayBuffer(volumeBlockBytes(extents));
+    const block = volumeBlock(buffer, extents);
+    const path = join(this.#store.directory, 'intents', `volume-${this.spec.number}.map`);
+    const header = { bits: extents, bytesPerBit: INTENT_EXTENT_BYTES, owner: this.spec.number };
+    if (fresh) {
+      this.intents = { buffer, block, file: BitmapFile.create(path, header, block.disk) };
+      return null;
+    }
+    const { file, load } = BitmapFile.open(path, header, block.disk);
+    Atomics.store(block.words, VOLUME.MARKED, countSet(block.disk));
+    this.intents = { buffer, block, file };
+    return load;
+  }
+
+  closeIntents(remove: boolean): void {
+    if (remove) this.intents?.file.remove();
+    else this.intents?.file.close();
+    this.intents = null;
+  }
+
+  setFaults(rules: readonly FaultRule[]): void {
+    const known = new Map(this.faults.map((fault) => [fault.rule.id, fault]));
+    this.faults = rules.map((rule) => known.get(rule.id) ?? { rule, counters: faultCounters(rule) });
+  }
+
+  get fds(): readonly number[] {
+    return [...new Set(this.spec.runs.map(({ pv }) => pv))].map((pv) => this.#store.pvFd(pv));
+  }
+
+  message(): VolumeMessage {
+    const { spec, intents } = this;
+    const pvs = [...new Set(spec.runs.map(({ pv }) => pv))];
+    return {
+      type: 'volume',
+      name: spec.name,
+      leg: {
+        number: spec.number,
+        capacityBytes: spec.capacityBytes,
+        regionBytes: this.#store.regionBytes,
+        runs: spec.runs,
+        files: pvs.map((pv) => [pv, this.#store.pvFd(pv), this.#store.pvPath(pv)] as const),
+      },
+      intents: intents === null ? null : { buffer: intents.buffer, extents: intents.block.extents, path: intents.file.path, fd: intents.file.fd },
+      faults: this.faults,
+    };
+  }
+}
+
+const faultCounters = (rule: FaultRule): SharedArrayBuffer => {
+  const counters = new SharedArrayBuffer(FAULT_COUNTER_WORDS * 4);
+  new Int32Array(counters)[2] = rule.count ?? -1;
+  return counters;
+};
+
+export class PairState {
+  readonly spec: PairSpec;
+  readonly block: PairBlock;
+  readonly capacityBytes: number;
+  readonly primaryFile: BitmapFile;
+  readonly secondaryFile: BitmapFile;
+  readonly #buffer: SharedArrayBuffer;
+  /** Samples for the rate: (time, copied bytes) of the last seconds. */
+  readonly samples: Array<{ readonly atMs: number; readonly bytes: number }> = [];
+  /** Bytes that were dirty when the copy started: what percent is counted against. */
+  copyTotalBytes = 0;
+
+  constructor(spec: PairSpec, primary: VolumeState, store: PlaneStore, fresh: boolean) {
+    this.spec = spec;
+    this.capacityBytes = primary.spec.capacityBytes;
+    const regions = Math.ceil(this.capacityBytes / spec.dirtyRegionBytes);
+    this.#buffer = new SharedArrayBuffer(pairBlockBytes(regions));
+    this.block = pairBlock(this.#buffer, regions);
+    this.block.words[PAIR.FENCE] = spec.fenceData ? 1 : 0;
+    this.block.words[PAIR.PACE] = spec.pace;
+    const header = { bits: regions, bytesPerBit: spec.dirtyRegionBytes, owner: spec.id };
+    const primaryPath = join(store.directory, 'bitmaps', `pair-${spec.id}-primary.map`);
+    const secondaryPath = join(store.directory, 'bitmaps', `pair-${spec.id}-secondary.map`);
+    if (fresh) {
+      // A pair that was just formed differs everywhere, also if the process dies before the first switch.
+      setAll(this.block.primary, regions);
+      this.primaryFile = BitmapFile.create(primaryPath, header, this.block.primary);
+      this.secondaryFile = BitmapFile.create(secondaryPath, header, this.block.secondary);
+    } else {
+      this.primaryFile = BitmapFile.open(primaryPath, header, this.block.primary).file;
+      this.secondaryFile = BitmapFile.open(secondaryPath, header, this.block.secondary).file;
+    }
+  }
+
+  get mode(): PairMode {
+    return MODE_NAMES[Atomics.load(this.block.words, PAIR.MODE)] ?? 'idle';
+  }
+
+  /** Adds the marked intents of a volume to the bits of its side. @returns regions added */
+  addIntents(intents: IntentState | null, side: 'primary' | 'secondary'): number {
+    if (intents === null || countSet(intents.block.disk) === 0) return 0;
+    const bits = side === 'primary' ? this.block.primary : this.block.secondary;
+    const before = countSet(bits);
+    const ratio = INTENT_EXTENT_BYTES / this.spec.dirtyRegionBytes;
+    for (let extent = 0; extent < intents.block.extents; extent += 1) {
+      if ((((intents.block.disk[extent >>> 5] as number) >>> (extent & 31)) & 1) === 0) continue;
+      const first = Math.floor(extent * ratio);
+      const end = Math.min(this.block.regions, Math.max(first + 1, Math.ceil((extent + 1) * ratio)));
+      if (first < end) setRange(bits, first, end);
+    }
+    return countSet(bits) - before;
+  }
+
+  /** Applies a switch; called at a closed gate. */
+  apply(mode: PairMode, dirty: DirtyChange): void {
+    const { words, primary, secondary, regions } = this.block;
+    if (dirty === 'all') setAll(primary, regions);
+    if (dirty === 'merge') mergeInto(primary, secondary);
+    if (dirty === 'clear') primary.fill(0);
+    if (dirty !== 'keep') {
+      secondary.fill(0);
+      words[PAIR.SECONDARY_FIRST_S] = 0;
+      words[PAIR.SECONDARY_LAST_S] = 0;
+    }
+    if (mode === 'copying' || mode === 'restoring') {
+      this.copyTotalBytes = this.dirtyBytes().primary;
+      this.samples.length = 0;
+      words[PAIR.POINTER] = 0;
+      words[PAIR.COPIED_LOW] = 0;
+      words[PAIR.COPIED_HIGH] = 0;
+    }
+    words[PAIR.FENCED] = 0;
+    Atomics.store(words, PAIR.MODE, MODE[mode]);
+  }
+
+  /** Both bitmaps to their files, durable; the primary's first, so that a merge is never half lost. */
+  persist(): void {
+    const pages = Math.ceil(this.block.regions / 4000);
+    this.primaryFile.writePages(this.block.primary, 0, pages);
+    this.primaryFile.sync();
+    this.secondaryFile.writePages(this.block.secondary, 0, pages);
+    this.secondaryFile.sync();
+  }
+
+  dirtyBytes(): { primary: number; secondary: number; union: number } {
+    const { primary, secondary } = this.block;
+    const bytes = this.spec.dirtyRegionBytes;
+    const left = countSet(primary, bitmapWords(this.block.regions));
+    const right = countSet(secondary, bitmapWords(this.block.regions));
+    const both = right === 0 ? left : left === 0 ? right : countUnion(primary, secondary);
+    const cap = (regions: number): number => Math.min(this.capacityBytes, regions * bytes);
+    return { primary: cap(left), secondary: cap(right), union: cap(both) };
+  }
+
+  copiedBytes(): number {
+    const { words } = this.block;
+    return (words[PAIR.COPIED_LOW] as number) + (words[PAIR.COPIED_HIGH] as number) * 2 ** 30;
+  }
+
+  message(): PairMessage {
+    const { id, primary, secondary, dirtyRegionBytes } = this.spec;
+    return { type: 'pair', id, primary, secondary, dirtyRegionBytes, buffer: this.#buffer, regions: this.block.regions };
+  }
+
+  close(remove: boolean): void {
+    for (const file of [this.primaryFile, this.secondaryFile]) {
+      if (remove) file.remove();
+      else file.close();
+    }
+  }
+}
+
+const MODE_NAMES: readonly PairMode[] = ['idle', 'copying', 'restoring', 'mirroring', 'tracking'];

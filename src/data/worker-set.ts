@@ -1,0 +1,163 @@
+/**
+ * The worker threads of the data plane: lanes and the zero worker as long tasks of one Piscina pool, copy and verify
+ * as tasks with an end. Starts them, tells them of volumes and pairs when they need to know, and replaces one that died.
+ */
+import { Piscina } from 'piscina';
+import { workerFile } from '../platform/worker-file.ts';
+import type { FromLane, TlsMaterial, ToLane } from './lane-messages.ts';
+import type { LaneTask } from './lane-worker.ts';
+import type { FromPairWorker, PairTask } from './pair-worker.ts';
+import type { PairState, VolumeState } from './plane-state.ts';
+import { RangeLocks } from './range-locks.ts';
+import { SLOT_COPY_FIRST, SLOT_COUNT, SLOT_ZERO_WORKER } from './shared-memory.ts';
+import { WorkerLink } from './worker-link.ts';
+import type { PictureMessage } from './worker-volumes.ts';
+import { WriteGate } from './write-gate.ts';
+import type { FromZeroWorker, ToZeroWorker, ZeroTask } from './zero-worker.ts';
+
+/** Copies and verifies that run at once; more wait in the pool's queue. */
+const PAIR_TASKS_MAX = 4;
+
+export type LaneLink = WorkerLink<ToLane, FromLane>;
+export type ZeroLink = WorkerLink<ToZeroWorker, FromZeroWorker>;
+export type AnyLink = LaneLink | ZeroLink;
+
+export type WorkerSetEvents = {
+  readonly fromLane: (lane: number, message: Exclude<FromLane, { type: 'answer' }>) => void;
+  readonly fromZeroWorker: (message: Exclude<FromZeroWorker, { type: 'answer' }>) => void;
+  /** A worker died; its locks are free, its slot is outside. Called before it is started again. */
+  readonly lost: (slot: number, name: string, error: unknown) => void;
+};
+
+export class WorkerSet {
+  readonly lanes: LaneLink[] = [];
+  zero: ZeroLink | null = null;
+  readonly #pool: Piscina;
+  readonly #device: SharedArrayBuffer;
+  readonly #events: WorkerSetEvents;
+  readonly #canPunch: boolean;
+  readonly #freeSlots: number[] = [];
+  readonly #tasks = new Set<Promise<unknown>>();
+  #tls: TlsMaterial | null = null;
+  #isStopping = false;
+
+  constructor(options: { device: Int32Array; lanes: number; canPunch: boolean; events: WorkerSetEvents }) {
+    this.#device = options.device.buffer as SharedArrayBuffer;
+    this.#events = options.events;
+    this.#canPunch = options.canPunch;
+    const { filename, execArgv } = workerFile('data/lane-worker');
+    this.#pool = new Piscina({
+      filename,
+      execArgv,
+      minThreads: options.lanes,
+      maxThreads: options.lanes + 1 + PAIR_TASKS_MAX,
+      idleTimeout: 2000,
+      // Lanes need their event loop while they run.
+      atomics: 'disabled',
+      recordTiming: false,
+    });
+    for (let slot = SLOT_COPY_FIRST; slot < SLOT_COUNT; slot += 1) this.#freeSlots.push(slot);
+    for (let lane = 0; lane < options.lanes; lane += 1) this.#startLane(lane);
+  }
+
+  setTls(tls: TlsMaterial): void {
+    this.#tls = tls;
+    for (const lane of this.lanes) lane.send({ type: 'tls', tls });
+  }
+
+  #startLane(lane: number): void {
+    const slot = lane + 1;
+    const link: LaneLink = new WorkerLink(slot, (message) => this.#events.fromLane(lane, message as Exclude<FromLane, { type: 'answer' }>));
+    const task: LaneTask = { lane, slot, device: this.#device, tls: this.#tls, canPunch: this.#canPunch, port: link.remotePort };
+    this.lanes[lane] = link;
+    this.#long('data/lane-worker', task, link, `lane ${lane}`, () => this.#startLane(lane));
+  }
+
+  /** The zero worker, started when it is first needed. */
+  zeroWorker(): ZeroLink {
+    if (this.zero !== null) return this.zero;
+    const link: ZeroLink = new WorkerLink(SLOT_ZERO_WORKER, (message) => this.#events.fromZeroWorker(message as Exclude<FromZeroWorker, { type: 'answer' }>));
+    const task: ZeroTask = { slot: SLOT_ZERO_WORKER, device: this.#device, port: link.remotePort };
+    this.zero = link;
+    this.#long('data/zero-worker', task, link, 'zero worker', () => {
+      this.zero = null;
+    });
+    return link;
+  }
+
+  #long(file: string, task: LaneTask | ZeroTask, link: AnyLink, name: string, restart: () => void): void {
+    const run = this.#pool
+      .run(task, { filename: workerFile(file).filename, transferList: [task.port] })
+      .then(() => link.close())
+      .catch((error: unknown) => {
+        link.close();
+        if (this.#isStopping) return;
+        this.#forget(link.slot, name, error);
+        restart();
+      })
+      .finally(() => this.#tasks.delete(run));
+    this.#tasks.add(run);
+  }
+
+  /** Runs a copy or verify to its end. */
+  async pairTask<R>(make: (slot: number) => PairTask, port: { onMessage: (message: FromPairWorker) => void; link: (send: (message: PictureMessage) => void) => void }): Promise<R> {
+    const slot = this.#freeSlots.pop();
+    if (slot === undefined) throw new Error('more copies are asked for than there are slots');
+    const link = new WorkerLink<PictureMessage, FromPairWorker>(slot, port.onMessage);
+    port.link((message) => link.send(message));
+    const task = { ...make(slot), port: link.remotePort };
+    const run = this.#pool.run(task, { filename: workerFile('data/pair-worker').filename, transferList: [link.remotePort] }) as Promise<R>;
+    this.#tasks.add(run);
+    try {
+      return await run;
+    } catch (error) {
+      this.#forget(slot, `${task.kind} worker`, error);
+      throw error;
+    } finally {
+      link.close();
+      this.#tasks.delete(run);
+      this.#freeSlots.push(slot);
+    }
+  }
+
+  #forget(slot: number, name: string, error: unknown): void {
+    const words = new Int32Array(this.#device);
+    this.#events.lost(slot, name, error);
+    RangeLocks.forget(words, slot);
+    WriteGate.forget(words, slot);
+  }
+
+  links(): readonly AnyLink[] {
+    return this.zero === null ? this.lanes : [...this.lanes, this.zero];
+  }
+
+  tellVolume(link: AnyLink, volume: VolumeState): void {
+    if (link.toldVolumes.has(volume.spec.number)) return;
+    link.toldVolumes.add(volume.spec.number);
+    link.send(volume.message());
+  }
+
+  tellPair(link: AnyLink, pair: PairState, primary: VolumeState, secondary: VolumeState): void {
+    this.tellVolume(link, primary);
+    this.tellVolume(link, secondary);
+    if (link.toldPairs.has(pair.spec.id)) return;
+    link.toldPairs.add(pair.spec.id);
+    link.send(pair.message());
+  }
+
+  broadcast(message: PictureMessage): void {
+    for (const link of this.links()) link.send(message);
+  }
+
+  /** Resolves when every worker has taken in all that was sent to it before. */
+  async barrier(): Promise<void> {
+    await Promise.all(this.links().map((link) => link.ask<boolean>((id) => ({ type: 'barrier', id }) as ToLane & ToZeroWorker)));
+  }
+
+  async stop(): Promise<void> {
+    this.#isStopping = true;
+    for (const link of this.links()) link.send({ type: 'stop' });
+    await Promise.allSettled(this.#tasks);
+    await this.#pool.destroy();
+  }
+}
