@@ -12,9 +12,11 @@ export const volumeArgument = (text: string): VolumeRef => (/^\d{1,9}$/.test(tex
 export const sizeArgument = (text: string): number => parseSize(text);
 export const durationArgument = (text: string): number => parseDuration(text);
 
-/** One word of a list. */
-export const choiceArgument = <Choice extends string>(what: string, choices: readonly Choice[]): ((text: string) => Choice) => {
-  return (text) => {
+/** A parser that takes one word of a list; the list is on it, for completion. */
+export type ChoiceParser<Choice extends string> = { (text: string): Choice; readonly choices: readonly Choice[] };
+
+export const choiceArgument = <Choice extends string>(what: string, choices: readonly Choice[]): ChoiceParser<Choice> => {
+  const parse = (text: string): Choice => {
     const found = choices.find((choice) => choice === text.toLowerCase());
     if (found !== undefined) return found;
     const near = nearest(text, choices);
@@ -22,9 +24,10 @@ export const choiceArgument = <Choice extends string>(what: string, choices: rea
       remedy: `${near === null ? '' : `did you mean ${near}? `}it is one of: ${choices.join(', ')}`,
     });
   };
+  return Object.assign(parse, { choices });
 };
 
-export const stateArgument: (text: string) => PairState = choiceArgument('pair state', PAIR_STATES);
+export const stateArgument: ChoiceParser<PairState> = choiceArgument('pair state', PAIR_STATES);
 
 /** A whole number in a range. */
 export const numberArgument = (what: string, min: number, max: number): ((text: string) => number) => {

@@ -1,0 +1,236 @@
+/**
+ * `twinvol paircreate, pairsplit, pairresync, pairdisplay, pairvolchk, pairevtwait`: thin aliases for people with
+ * scripts in that manner. What each flag does and what differs is in the table of alias-flags.ts.
+ */
+import type { Command } from 'commander';
+import { TwinvolError } from '../../core/faults.ts';
+import type { FenceLevel } from '../../core/rows.ts';
+import type { PairView } from '../../core/views.ts';
+import type { PairRef } from '../../engine/api.ts';
+import { ALIAS_TABLE, type AliasSpec, type AliasWords, aliasHelp, parseAliasWords } from '../alias-flags.ts';
+import { choiceArgument, paceArgument, volumeArgument } from '../arguments.ts';
+import type { CommandContext } from '../command-context.ts';
+import type { Register } from '../command-table.ts';
+import { type ConsentOptions, withConsent } from '../consent-prompt.ts';
+import { DURATION_MS_MAX } from '../duration.ts';
+import { given } from '../given.ts';
+import { waitForState } from '../pair-waiting.ts';
+import { textTable } from '../text-table.ts';
+
+/** How the family calls the states. */
+type Word = 'SMPL' | 'COPY' | 'PAIR' | 'PSUS' | 'PSUE';
+const WORDS = { 'duplex-pending': 'COPY', duplex: 'PAIR', split: 'PSUS', suspended: 'PSUE' } as const;
+const STATES = { smpl: 'simplex', copy: 'duplex-pending', pair: 'duplex', psus: 'split', psue: 'suspended' } as const;
+const wordArgument = choiceArgument('pair state', ['smpl', 'copy', 'pair', 'psus', 'psue']);
+/** Of several pairs, the first of these that there is. */
+const PRECEDENCE: readonly Word[] = ['PSUE', 'SMPL', 'COPY', 'PSUS', 'PAIR'];
+const NOWAIT_STATUS: Readonly<Record<Word, number>> = { SMPL: 1, COPY: 2, PAIR: 3, PSUS: 4, PSUE: 5 };
+const STATE_DIGIT: Readonly<Record<Word, number>> = { SMPL: 1, COPY: 2, PAIR: 3, PSUS: 4, PSUE: 5 };
+const TIMEOUT_STATUS = 233;
+
+const wordOf = (pair: PairView): Word => WORDS[pair.state];
+
+const one = (words: AliasWords, flag: string): string | undefined => words.flags.get(flag)?.at(-1);
+
+/** The pair that `-d` or the operands name. */
+const namedPair = (words: AliasWords): PairRef | null => {
+  const [primary, secondary] = words.operands.length > 0 ? words.operands : (one(words, '-d')?.split(':') ?? []);
+  if (primary === undefined || primary === '') return null;
+  return { primary: volumeArgument(primary), ...(secondary === undefined ? {} : { secondary: volumeArgument(secondary) }) };
+};
+
+/** The pairs that `-g` and `-d` mean; an error when they mean none. */
+const meantPairs = async (context: CommandContext, words: AliasWords): Promise<readonly PairView[]> => {
+  const group = one(words, '-g');
+  const ref = namedPair(words);
+  const pairs = await context.call('pair.status', ref === null ? {} : { primary: ref.primary });
+  const isMeant = (pair: PairView): boolean => {
+    const isNamed = ref?.secondary === undefined || ref.secondary === pair.secondary.name || ref.secondary === pair.secondary.number;
+    return isNamed && (group === undefined || pair.group === group);
+  };
+  const meant = pairs.filter(isMeant);
+  if (meant.length === 0)
+    throw new TwinvolError('PAIR_NOT_FOUND', group === undefined ? 'there is no such pair' : `group ${group} has no such pair`);
+  return meant;
+};
+
+const requireNamed = (spec: AliasSpec, words: AliasWords): void => {
+  if (one(words, '-g') !== undefined || namedPair(words) !== null) return;
+  throw new TwinvolError('USAGE', `${spec.name} needs -g GROUP or -d PRIMARY`, { remedy: `see twinvol ${spec.name} --help` });
+};
+
+const decisionOf = (words: AliasWords): ConsentOptions =>
+  given({ override: words.flags.get('--override'), reason: one(words, '--reason') });
+
+const refOf = (pair: PairView): Required<PairRef> => ({ primary: pair.primary.number, secondary: pair.secondary.number });
+
+const nameOf = (pair: PairView): string => `${pair.primary.name} -> ${pair.secondary.name}`;
+
+type Action = (context: CommandContext, words: AliasWords, spec: AliasSpec) => Promise<void>;
+
+const paircreate: Action = async (context, words) => {
+  const ref = namedPair(words);
+  if (ref === null) throw new TwinvolError('USAGE', 'paircreate needs -d PRIMARY', { remedy: 'see twinvol paircreate --help' });
+  const pace = one(words, '-c');
+  const fence = one(words, '-f');
+  const options = given({
+    pace: pace === undefined ? undefined : paceArgument(pace),
+    fence: fence === undefined ? undefined : choiceArgument<FenceLevel>('fence level', ['never', 'data'])(fence),
+  });
+  const question = { question: `form a pair of ${ref.primary} anyway?`, notDone: `no pair of ${ref.primary} was formed` };
+  const made = await withConsent(context, decisionOf(words), question, (consent) =>
+    context.call('pair.create', { ...ref, ...options, ...consent }),
+  );
+  if ('plan' in made) throw new Error('a plan was not asked for');
+  const group = one(words, '-g');
+  if (group !== undefined) await context.call('group.add', { name: group, ...refOf(made) });
+  let pair: PairView = made;
+  if (words.flags.has('-split')) {
+    await waitForState(context, refOf(made), 'duplex');
+    const split = await context.call('pair.split', refOf(made));
+    if (!('plan' in split)) pair = split;
+  }
+  context.print(pair, () => `${nameOf(pair)} ${wordOf(pair)}`);
+};
+
+const pairsplit: Action = async (context, words, spec) => {
+  requireNamed(spec, words);
+  const group = one(words, '-g');
+  const isWholeGroup = group !== undefined && namedPair(words) === null;
+  if (isWholeGroup && !words.flags.has('-S')) {
+    const { splitGroup } = await import('./group.ts');
+    await splitGroup(context, group, {});
+    return;
+  }
+  const done: PairView[] = [];
+  for (const pair of await meantPairs(context, words)) {
+    if (words.flags.has('-S')) {
+      const question = { question: `release pair ${nameOf(pair)} anyway?`, notDone: `pair ${nameOf(pair)} was not released` };
+      const result = await withConsent(context, decisionOf(words), question, (consent) =>
+        context.call('pair.release', { ...refOf(pair), ...consent }),
+      );
+      if ('released' in result) done.push(result.released);
+    } else {
+      const result = await context.call('pair.split', refOf(pair));
+      if (!('plan' in result)) done.push(result);
+    }
+  }
+  context.print(done, () => done.map((pair) => `${nameOf(pair)} ${words.flags.has('-S') ? 'SMPL' : wordOf(pair)}`).join('\n'));
+};
+
+const pairresync: Action = async (context, words, spec) => {
+  requireNamed(spec, words);
+  const isRestore = words.flags.has('-restore');
+  const pace = one(words, '-c');
+  const done: PairView[] = [];
+  for (const pair of await meantPairs(context, words)) {
+    const verb = isRestore ? 'restore' : 'resync';
+    const question = {
+      question: `${verb} pair ${nameOf(pair)} anyway?`,
+      notDone: `pair ${nameOf(pair)} was not ${isRestore ? 'restored' : 'resynced'}`,
+    };
+    const input = { ...refOf(pair), ...given({ pace: pace === undefined ? undefined : paceArgument(pace) }) };
+    const method = isRestore ? 'pair.restore' : 'pair.resync';
+    const result = await withConsent(context, decisionOf(words), question, (consent) => context.call(method, { ...input, ...consent }));
+    if (!('plan' in result)) done.push(result);
+  }
+  context.print(done, () => done.map((pair) => `${nameOf(pair)} ${wordOf(pair)}`).join('\n'));
+};
+
+const pairdisplay: Action = async (context, words) => {
+  const hasSelection = one(words, '-g') !== undefined || namedPair(words) !== null;
+  const pairs = hasSelection ? await meantPairs(context, words) : await context.call('pair.status', {});
+  const lines = pairs.flatMap((pair) => [
+    { pair, side: 'P-VOL', volume: pair.primary, other: pair.secondary, status: wordOf(pair) as string },
+    { pair, side: 'S-VOL', volume: pair.secondary, other: pair.primary, status: wordOf(pair) === 'PSUS' ? 'SSUS' : wordOf(pair) },
+  ]);
+  type Line = (typeof lines)[number];
+  const percent = { heading: '%', align: 'right', text: ({ pair }: Line) => String(Math.floor(pair.copyPointer.percent)) } as const;
+  context.print(pairs, () =>
+    textTable<Line>(
+      lines,
+      [
+        { heading: 'Group', text: ({ pair }) => pair.group ?? '' },
+        { heading: 'PairVol', text: ({ volume }) => volume.name },
+        { heading: 'LDEV#', align: 'right', text: ({ volume }) => String(volume.number) },
+        { heading: 'P/S', text: ({ side }) => side },
+        { heading: 'Status', text: ({ status }) => status },
+        { heading: 'Fence', text: ({ pair }) => pair.fence.toUpperCase() },
+        ...(words.flags.has('-fc') ? [percent] : []),
+        { heading: 'P-LDEV#', align: 'right', text: ({ other }) => String(other.number) },
+      ],
+      context.paint,
+      'no pairs',
+    ),
+  );
+};
+
+const farthest = (words: readonly Word[]): Word => PRECEDENCE.find((word) => words.includes(word)) ?? 'SMPL';
+
+const pairvolchk: Action = async (context, words, spec) => {
+  requireNamed(spec, words);
+  const ref = namedPair(words);
+  const group = one(words, '-g');
+  if (ref !== null) await context.call('volume.show', { volume: ref.primary });
+  const isMeant = ({ name, number }: PairView['primary']): boolean => ref === null || ref.primary === name || ref.primary === number;
+  const pairs = (await context.call('pair.status', {})).filter((pair) => group === undefined || pair.group === group);
+  const asPrimary = pairs.filter((pair) => isMeant(pair.primary));
+  const asSecondary = ref === null ? [] : pairs.filter((pair) => isMeant(pair.secondary));
+  const side = asPrimary.length > 0 ? 2 : asSecondary.length > 0 ? 3 : 1;
+  const state = farthest([...asPrimary, ...asSecondary].map(wordOf));
+  context.exitStatus = words.flags.has('-ss') ? side * 10 + STATE_DIGIT[state] : side;
+  const volume = side === 1 ? 'SMPL' : side === 2 ? 'P-VOL' : 'S-VOL';
+  context.print({ volume, state, exit: context.exitStatus }, () => `${ref?.primary ?? group}: ${volume}${side === 1 ? '' : `, ${state}`}`);
+};
+
+const pairevtwait: Action = async (context, words, spec) => {
+  requireNamed(spec, words);
+  if (words.flags.has('-nowait')) {
+    const pairs = await meantPairs(context, words).catch((error: unknown) => {
+      if (error instanceof TwinvolError && error.code === 'PAIR_NOT_FOUND') return [];
+      throw error;
+    });
+    const state = farthest(pairs.map(wordOf));
+    context.exitStatus = NOWAIT_STATUS[state];
+    context.print({ state, exit: context.exitStatus }, () => state);
+    return;
+  }
+  const wanted = one(words, '-s');
+  const seconds = words.flags.get('-t')?.[0];
+  if (wanted === undefined || seconds === undefined || !/^\d+$/.test(seconds)) {
+    throw new TwinvolError('USAGE', 'pairevtwait needs -s STATE and -t SECONDS, or -nowait', { remedy: 'see twinvol pairevtwait --help' });
+  }
+  const word = wordArgument(wanted);
+  const state = STATES[word];
+  const endMs = context.io.nowMs() + Math.min(Number(seconds) * 1000, DURATION_MS_MAX);
+  try {
+    const ref = namedPair(words);
+    const refs = ref !== null && one(words, '-g') === undefined ? [ref] : (await meantPairs(context, words)).map(refOf);
+    for (const pair of refs) await waitForState(context, pair, state, Math.max(0, endMs - context.io.nowMs()));
+  } catch (error) {
+    if (!(error instanceof TwinvolError) || error.code !== 'TIMEOUT') throw error;
+    context.note(error.message);
+    context.exitStatus = TIMEOUT_STATUS;
+  }
+  context.print({ state: word.toUpperCase(), exit: context.exitStatus }, () =>
+    context.exitStatus === 0 ? word.toUpperCase() : 'the time is over',
+  );
+};
+
+const ACTIONS: Readonly<Record<string, Action>> = { paircreate, pairsplit, pairresync, pairdisplay, pairvolchk, pairevtwait };
+
+export const registerAlias = (name: string): Register => {
+  const spec = ALIAS_TABLE.find((candidate) => candidate.name === name);
+  const action = ACTIONS[name];
+  if (spec === undefined || action === undefined) throw new Error(`there is no alias ${name}`);
+  return (program: Command, context: CommandContext): void => {
+    const command = program
+      .command(name)
+      .description(`like twinvol ${spec.ours}, with the flags of the paircreate family`)
+      .argument('[WORDS...]')
+      .allowUnknownOption()
+      .allowExcessArguments()
+      .configureHelp({ formatHelp: () => aliasHelp(spec) });
+    command.action(() => action(context, parseAliasWords(spec, command.args), spec));
+  };
+};
