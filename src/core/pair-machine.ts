@@ -267,11 +267,11 @@ const happened = (now: PairRow | null, event: Happening, atMs: number): Moved =>
     case 'undone':
       return undone(now, event, atMs);
     case 'copy-failed':
-      return suspended(now, cell, `${event.leg}-error: ${event.code}`, atMs);
+      return suspended(now, cell, event, `${event.leg}-error: ${event.code}`, atMs);
     case 'secondary-failed':
-      return suspended(now, cell, `secondary-error: ${event.code}`, atMs);
+      return suspended(now, cell, event, `secondary-error: ${event.code}`, atMs);
     case 'link-lost':
-      return suspended(now, cell, `link-lost: ${event.code}`, atMs);
+      return suspended(now, cell, event, `link-lost: ${event.code}`, atMs);
     case 'primary-failed':
       return recopied(now, cell, `primary-error: ${event.code}`, atMs);
     case 'differs':
@@ -280,18 +280,21 @@ const happened = (now: PairRow | null, event: Happening, atMs: number): Moved =>
 };
 
 /**
- * The plane tracks before the row says so: in between the bits are a superset, and a crash there is a resync.
- * A restore that stops keeps its kind: the primary is half restored, and only a restore may follow.
+ * The bits are a superset before and after, so a crash in between is a resync. Where a host's write failed, the plane
+ * tracks already (and fences, where the pair says so; a switch would lift that).
+ * A restore that stops keeps its kind and its mode: hosts still read the whole image from the secondary, the primary
+ * holds a part of it, and only a restore may follow.
  */
-const suspended = (now: PairRow, cell: HappeningCell, reason: string, atMs: number): Moved => {
+const suspended = (now: PairRow, cell: HappeningCell, event: Happening, reason: string, atMs: number): Moved => {
   if (cell.kind !== 'moves') return unchanged(now, [{ do: 'report', level: 'warning', text: `${reason} (${cell.note})` }]);
   const restoring = now.copy === 'restore';
   const change: RowChange = restoring ? { state: 'suspended', copy: 'restore', reason: `restore-interrupted: ${reason}` } : { state: 'suspended', reason };
+  const isTracking = event.event === 'secondary-failed';
   return moved(now, rowIn(now, change, atMs), [
     { do: 'copy-stop' },
-    { do: 'switch', mode: 'tracking', dirty: 'keep' },
+    ...(restoring || isTracking ? [] : ([{ do: 'switch', mode: 'tracking', dirty: 'keep' }] as const)),
     { do: 'journal' },
-    { do: 'report', level: 'warning', text: `update copy stopped: ${reason}` },
+    { do: 'report', level: 'warning', text: `${restoring ? 'the restore' : 'the update copy'} stopped: ${reason}` },
   ]);
 };
 
@@ -311,47 +314,42 @@ const recopied = (now: PairRow, cell: HappeningCell, reason: string, atMs: numbe
   ]);
 };
 
-/** The plane does again what the row says; a duplex pair has to copy what was written in between. */
-const undone = (now: PairRow, event: Extract<PairEvent, { event: 'undone' }>, atMs: number): Moved => {
-  const report: PairEffect = { do: 'report', level: 'warning', text: `${event.command} was taken back: ${event.code}` };
-  switch (now.state) {
-    case 'duplex':
-      return moved(now, rowIn(now, { state: 'duplex-pending', copy: 'resync', reason: `${event.command}-undone: ${event.code}` }, atMs), [
-        { do: 'switch', mode: 'copying', dirty: 'merge' },
-        { do: 'journal' },
-        { do: 'copy-start' },
-        report,
-      ]);
+/** The data plane's mode of a state. `merge` wherever a copy is unfinished: its switch may not have happened yet. */
+const switchTo = (row: PairRow): PairEffect => {
+  if (row.copy === 'restore') return { do: 'switch', mode: 'restoring', dirty: 'merge' };
+  switch (row.state) {
     case 'duplex-pending':
-      return unchanged(now, [{ do: 'switch', mode: now.copy === 'restore' ? 'restoring' : 'copying', dirty: 'merge' }, { do: 'copy-start' }, report]);
+      return { do: 'switch', mode: 'copying', dirty: 'merge' };
+    case 'duplex':
+      return { do: 'switch', mode: 'mirroring', dirty: 'keep' };
     case 'split':
     case 'suspended':
-      return unchanged(now, [{ do: 'switch', mode: 'tracking', dirty: 'keep' }, report]);
+      return { do: 'switch', mode: 'tracking', dirty: 'keep' };
   }
 };
 
-/** `merge` and not `keep` for a running copy: the crash may have come between the journal and the switch of a resync. */
-const recovered = (now: PairRow, dirtyBytes: number, atMs: number): Moved => {
-  switch (now.state) {
-    case 'duplex':
-      if (dirtyBytes === 0) return unchanged(now, [{ do: 'switch', mode: 'mirroring', dirty: 'keep' }]);
-      return moved(now, rowIn(now, { state: 'duplex-pending', copy: 'resync', reason: 'crash-recovery' }, atMs), [
-        { do: 'switch', mode: 'copying', dirty: 'merge' },
-        { do: 'journal' },
-        { do: 'copy-start' },
-        { do: 'report', level: 'notice', text: `the legs may differ after an unclean end: ${dirtyBytes} bytes are copied again` },
-      ]);
-    case 'duplex-pending': {
-      const restoring = now.copy === 'restore';
-      return unchanged(now, [
-        { do: 'switch', mode: restoring ? 'restoring' : 'copying', dirty: 'merge' },
-        ...(restoring ? ([{ do: 'mark-siblings' }] as const) : []),
-        { do: 'copy-start' },
-        { do: 'report', level: 'notice', text: `the ${now.copy ?? 'initial'} copy goes on: ${dirtyBytes} bytes are left` },
-      ]);
-    }
-    case 'split':
-    case 'suspended':
-      return unchanged(now, [{ do: 'switch', mode: 'tracking', dirty: 'keep' }]);
+/** The plane does again what the row says; a duplex pair has to copy what was written in between. */
+const undone = (now: PairRow, event: Extract<PairEvent, { event: 'undone' }>, atMs: number): Moved => {
+  const report: PairEffect = { do: 'report', level: 'warning', text: `${event.command} was taken back: ${event.code}` };
+  if (now.state === 'duplex') {
+    const row = rowIn(now, { state: 'duplex-pending', copy: 'resync', reason: `${event.command}-undone: ${event.code}` }, atMs);
+    return moved(now, row, [switchTo(row), { do: 'journal' }, { do: 'copy-start' }, report]);
   }
+  return unchanged(now, [switchTo(now), ...(now.state === 'duplex-pending' ? ([{ do: 'copy-start' }] as const) : []), report]);
+};
+
+const recovered = (now: PairRow, dirtyBytes: number, atMs: number): Moved => {
+  if (now.state === 'duplex' && dirtyBytes > 0) {
+    const row = rowIn(now, { state: 'duplex-pending', copy: 'resync', reason: 'crash-recovery' }, atMs);
+    const text = `the legs may differ after an unclean end: ${dirtyBytes} bytes are copied again`;
+    return moved(now, row, [switchTo(row), { do: 'journal' }, { do: 'copy-start' }, { do: 'report', level: 'notice', text }]);
+  }
+  if (now.state !== 'duplex-pending') return unchanged(now, [switchTo(now)]);
+  const restoring = now.copy === 'restore';
+  return unchanged(now, [
+    switchTo(now),
+    ...(restoring ? ([{ do: 'mark-siblings' }] as const) : []),
+    { do: 'copy-start' },
+    { do: 'report', level: 'notice', text: `the ${now.copy ?? 'initial'} copy goes on: ${dirtyBytes} bytes are left` },
+  ]);
 };

@@ -106,8 +106,8 @@ export const COMMAND_MATRIX: Readonly<Record<PairCommand, Readonly<Record<PairSt
     simplex: noPair,
     'duplex-pending': copying(waitDuplex),
     duplex: goes('same', 'the legs are compared; with repair, what differs is copied again'),
-    split: refused('PAIR_STATE', 'after a split the sides differ rightly', 'resync, wait for duplex, then verify'),
-    suspended: refused('PAIR_STATE', 'the sides differ since the error', 'resync, wait for duplex, then verify'),
+    split: goes('same', 'what is clean on both sides is compared; with repair, what differs is copied by the next resync'),
+    suspended: goes('same', 'what is clean on both sides is compared; with repair, what differs is copied by the next resync'),
   },
 };
 
@@ -161,8 +161,8 @@ export const HAPPENING_MATRIX: Readonly<Record<PairHappening, Readonly<Record<Pa
     simplex: late,
     'duplex-pending': stays('the regions are dirty, the running copy takes them'),
     duplex: moves('duplex-pending', 'a verify with repair marked regions dirty: they are copied again'),
-    split: late,
-    suspended: late,
+    split: stays('the regions are dirty, the next resync takes them'),
+    suspended: stays('the regions are dirty, the next resync takes them'),
   },
   undone: {
     simplex: late,

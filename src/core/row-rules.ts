@@ -60,13 +60,17 @@ export const volumeVerdict = (row: VolumeRow, regionBytes: number): Verdict =>
     `has ${countRegions(row.runs)} regions of ${regionBytes} bytes for ${row.capacityBytes} bytes`,
   ]);
 
+/** A copy is named while it runs, and a suspended restore is still one: its primary holds neither image whole. */
+const isCopyRight = (row: PairRow): boolean =>
+  row.state === 'suspended' ? row.copy === undefined || row.copy === 'restore' : (row.state === 'duplex-pending') === (row.copy !== undefined);
+
 export const pairVerdict = (row: PairRow, regionBytes: number): Verdict =>
   first(
     [isId(row.id), 'has an impossible id'],
     [isId(row.primary, VOLUME_COUNT_MAX) && isId(row.secondary, VOLUME_COUNT_MAX), 'names an impossible volume'],
     [row.primary !== row.secondary, 'pairs a volume with itself'],
     [(row.state as string) !== 'simplex' && PAIR_STATES.includes(row.state), `has the unknown state ${row.state}`],
-    [(row.state === 'duplex-pending') === (row.copy !== undefined), `is ${row.state} with the copy ${row.copy ?? 'none'}`],
+    [isCopyRight(row), `is ${row.state} with the copy ${row.copy ?? 'none'}`],
     [row.copy === undefined || ['initial', 'resync', 'restore'].includes(row.copy), `has the unknown copy ${row.copy}`],
     [
       isPowerOfTwo(row.dirtyRegionBytes) && row.dirtyRegionBytes >= DIRTY_REGION_BYTES_MIN && row.dirtyRegionBytes <= regionBytes,

@@ -57,7 +57,7 @@ export type PairRow = {
   readonly primary: number;
   readonly secondary: number;
   readonly state: PairedState;
-  /** Set in `duplex-pending` only. */
+  /** Set in `duplex-pending`; and in `suspended` for a restore that was interrupted, which only a restore can go on from. */
   readonly copy?: CopyKind;
   readonly dirtyRegionBytes: number;
   readonly fence: FenceLevel;

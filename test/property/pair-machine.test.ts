@@ -6,7 +6,9 @@ import fc from 'fast-check';
 import { expect, it } from 'vitest';
 import { decide, isRestoreInterrupted } from '../../src/core/pair-machine.ts';
 import type { PairEvent } from '../../src/core/pair-machine.ts';
+import { pairVerdict } from '../../src/core/row-rules.ts';
 import type { PairRow } from '../../src/core/rows.ts';
+import { MiB } from '../../src/core/units.ts';
 
 const base = { id: 1, primary: 1, secondary: 2, dirtyRegionBytes: 65_536, fence: 'never', pace: 8 } as const;
 const events: fc.Arbitrary<PairEvent> = fc.oneof(
@@ -48,6 +50,7 @@ it('keeps the row well formed, and calls a pair duplex only after a finished cop
         expect(decision.from).toBe(before?.state ?? 'simplex');
         expect(decision.to).toBe(row?.state ?? 'simplex');
         if (row === null) continue;
+        expect(pairVerdict(row, MiB)).toBeNull();
         expect(row.copy !== undefined).toBe(row.state === 'duplex-pending' || isRestoreInterrupted(row));
         if (row.state === 'suspended') expect(row.reason).toBeDefined();
         if (row.state === 'duplex' && before?.state !== 'duplex') expect(event.event).toBe('copy-done');

@@ -123,6 +123,18 @@ describe('the happening x state matrix', () => {
     expect(interrupted !== null && isRestoreInterrupted(interrupted)).toBe(true);
   });
 
+  it('an interrupted restore stays in its mode: hosts read the whole image from the secondary', () => {
+    const restoring = rowIn('duplex-pending', { copy: 'restore' });
+    const stopped = movedBy(restoring, { event: 'copy-failed', leg: 'primary', code: 'EIO' });
+    expect(deeds(stopped.effects)).toEqual(['copy-stop', 'journal', 'report']);
+    expect(deeds(movedBy(stopped.row, { event: 'recovered', dirtyBytes: 4096 }).effects)).toEqual(['switch restoring/merge']);
+  });
+
+  it('a failed secondary is not switched again, which would lift the fence', () => {
+    expect(deeds(movedBy(rowIn('duplex'), { event: 'secondary-failed', code: 'EIO' }).effects)).toEqual(['copy-stop', 'journal', 'report']);
+    expect(deeds(movedBy(rowIn('duplex'), { event: 'link-lost', code: 'EPIPE' }).effects)).toEqual(['copy-stop', 'switch tracking/keep', 'journal', 'report']);
+  });
+
   it('forgets an old reason and copy kind when a command or the end of a copy moves the pair', () => {
     const pending = rowIn('duplex-pending', { copy: 'resync', reason: 'crash-recovery' });
     const duplex = movedBy(pending, { event: 'copy-done' }).row;
