@@ -6,8 +6,7 @@
  * findings, and they are shown and asked about anew. Without a terminal the refusal stands.
  */
 import { TwinvolError } from '../core/faults.ts';
-import { printable } from '../core/inquiry-text.ts';
-import { formatSize } from '../core/units.ts';
+import { type Destruction, printable, warningLines } from '../core/inquiry-text.ts';
 import type { Consent } from '../engine/api.ts';
 import type { CommandContext } from './command-context.ts';
 import { given } from './given.ts';
@@ -17,21 +16,16 @@ export type ConsentOptions = { readonly override?: readonly string[]; readonly r
 
 const isRecord = (value: unknown): value is Readonly<Record<string, unknown>> => typeof value === 'object' && value !== null;
 
-/** The lines of a warning, safe for a terminal; none for other errors. */
-export const warningLines = (error: TwinvolError): string[] => {
-  const { warnings, findings, destroys } = error.details;
-  const lines: string[] = [];
-  if (Array.isArray(warnings)) {
-    lines.push(...warnings.map((line) => printable(String(line))));
-  } else if (Array.isArray(findings)) {
-    lines.push(
-      ...findings.filter(isRecord).map((finding) => printable(String(finding['text'] ?? finding['key'] ?? 'a finding without words'))),
-    );
-  }
-  if (!Array.isArray(warnings) && isRecord(destroys) && typeof destroys['bytes'] === 'number') {
-    lines.push(`${formatSize(destroys['bytes'])} written on it since the split would be lost`);
-  }
-  return lines;
+const recordsIn = (value: unknown): ReadonlyArray<Readonly<Record<string, unknown>>> =>
+  Array.isArray(value) ? value.filter(isRecord) : [];
+
+/** What an error of the inquiry found and what would be destroyed, a line each, safe for a terminal; none for other errors. */
+export const warningsOf = (error: TwinvolError): readonly string[] => {
+  const findings = recordsIn(error.details['findings']).map((finding) => ({ text: printable(String(finding['text'] ?? finding['key'])) }));
+  const destroys = recordsIn(error.details['destroys']).filter(
+    ({ bytes, volumeName }) => typeof bytes === 'number' && typeof volumeName === 'string',
+  );
+  return warningLines(findings, destroys as unknown as readonly Destruction[]).map(printable);
 };
 
 const tokenOf = (error: TwinvolError): string | null => {
@@ -65,10 +59,7 @@ export const withConsent = async <Result>(
       const token = error instanceof TwinvolError && context.isInteractive ? tokenOf(error) : null;
       if (!(error instanceof TwinvolError) || token === null) throw error;
       if (!(await isConfirmed(context, error, words.question))) {
-        throw new TwinvolError(error.code, `${words.notDone}: ${error.message}`, {
-          remedy: error.remedy,
-          details: { ...error.details, warnings: [] },
-        });
+        throw new TwinvolError(error.code, words.notDone, { remedy: error.remedy });
       }
       consent = { consent: { token, ...given({ reason: options.reason }) } };
     }
@@ -78,7 +69,7 @@ export const withConsent = async <Result>(
 const isConfirmed = async (context: CommandContext, error: TwinvolError, question: string): Promise<boolean> => {
   const paint = context.paintError;
   const intro = error.code === 'CONSENT_VOID' ? ['the facts have changed since the warning; they are now:'] : [];
-  const lines = warningLines(error);
+  const lines = warningsOf(error);
   for (const line of [...intro, ...(lines.length > 0 ? lines : [printable(error.message)])])
     context.note(`${paint('yellow', 'WARNING:')} ${line}`);
   return isYes(await context.io.ask(`${question} [y/N] `));

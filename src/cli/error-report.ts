@@ -2,7 +2,7 @@
 import { TwinvolError } from '../core/faults.ts';
 import { printable } from '../core/inquiry-text.ts';
 import type { CommandContext } from './command-context.ts';
-import { warningLines } from './consent-prompt.ts';
+import { warningsOf } from './consent-prompt.ts';
 
 /** Whatever was thrown, as an error with a code. */
 export const asTwinvolError = (error: unknown): TwinvolError => {
@@ -19,7 +19,7 @@ export const reportError = (context: CommandContext, thrown: unknown): number =>
     return exit;
   }
   const paint = context.paintError;
-  const lines = warningLines(error).map((line) => `  ${paint('yellow', 'warning:')} ${line}`);
+  const lines = warningsOf(error).map((line) => `  ${paint('yellow', 'warning:')} ${line}`);
   lines.push(`${paint('red', 'twinvol:')} ${printable(error.message)} ${paint('dim', `[${error.code}]`)}`);
   if (error.remedy !== '') lines.push(`  ${paint('dim', 'remedy:')} ${printable(error.remedy)}`);
   if (error.code === 'INTERNAL' && error.cause instanceof Error && error.cause.stack !== undefined) lines.push(error.cause.stack);

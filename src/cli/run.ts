@@ -6,7 +6,6 @@ import { Command, CommanderError } from 'commander';
 import { EXIT, TwinvolError } from '../core/faults.ts';
 import { CommandContext, type GlobalOptions } from './command-context.ts';
 import { registerCommands } from './command-table.ts';
-import { reportError } from './error-report.ts';
 import type { CliIo } from './io.ts';
 
 const HELP_FOOTER = `
@@ -95,7 +94,9 @@ export const run = async (argv: readonly string[], io: CliIo): Promise<number> =
     return context.exitStatus;
   } catch (error) {
     const known = error instanceof CommanderError ? usageErrorOf(error, program, words) : error;
-    return known === null ? EXIT.done : reportError(context, known);
+    if (known === null) return EXIT.done;
+    const { reportError } = await import('./error-report.ts');
+    return reportError(context, known);
   } finally {
     await context.close();
   }

@@ -27,6 +27,9 @@ import type { ControlLog } from './control-log.ts';
 import { dispatch } from './dispatch.ts';
 import type { MethodContext } from './method.ts';
 
+/** The reason that an abort signal carries: whoever waits on it can pass it on as it is. */
+const cancelled = (why: string): TwinvolError => new TwinvolError('CANCELLED', why);
+
 export class ControlConnection {
   readonly id: number;
   readonly #socket: Socket;
@@ -61,16 +64,16 @@ export class ControlConnection {
   finish(reason: string, error: TwinvolError): void {
     if (this.#isFinished) return;
     this.#isFinished = true;
-    this.#abortAll();
+    this.#abortAll(error);
     this.#socket.pause();
     this.#socket.end(encodeNotification('dropped', { reason, error: errorBodyOf(error) }));
     this.#cutOffAfterGrace();
   }
 
-  /** Ends once nothing is in flight any more. */
-  finishQuietly(): void {
+  /** Gives up what waits, with this reason; ends once nothing is in flight any more. */
+  finishQuietly(reason: TwinvolError): void {
     this.#hasEnded = true;
-    this.#abortAll();
+    this.#abortAll(reason);
     this.#endWhenIdle();
   }
 
@@ -151,11 +154,11 @@ export class ControlConnection {
         return number;
       },
       endStream: (number) => {
-        this.#streams.get(number)?.abort();
+        this.#streams.get(number)?.abort(cancelled('the stream was ended'));
         return this.#streams.has(number);
       },
       cancel: (id) => {
-        this.#inFlight.get(id)?.abort();
+        this.#inFlight.get(id)?.abort(cancelled('the request was cancelled'));
         return this.#inFlight.has(id);
       },
     };
@@ -249,7 +252,7 @@ export class ControlConnection {
       });
       this.#send(encodeError(null, errorBodyOf(error, -32700)));
     }
-    this.finishQuietly();
+    this.finishQuietly(cancelled('the caller is gone'));
   }
 
   #endWhenIdle(): void {
@@ -267,14 +270,14 @@ export class ControlConnection {
     this.#socket.once('finish', () => this.#socket.resume());
   }
 
-  #abortAll(): void {
-    for (const controller of [...this.#inFlight.values(), ...this.#streams.values()]) controller.abort();
+  #abortAll(reason: TwinvolError): void {
+    for (const controller of [...this.#inFlight.values(), ...this.#streams.values()]) controller.abort(reason);
     this.#wakeDrainWaiters();
   }
 
   #closed(): void {
     this.#isFinished = true;
     for (const timer of [this.#stallTimer, this.#lineTimer]) if (timer !== null) clearTimeout(timer);
-    this.#abortAll();
+    this.#abortAll(cancelled('the caller is gone'));
   }
 }

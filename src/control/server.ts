@@ -48,7 +48,8 @@ export class ControlServer {
     if (server === null) return;
     this.#server = null;
     const closed = new Promise<void>((resolve) => server.close(() => resolve()));
-    for (const connection of this.#connections.keys()) connection.finishQuietly();
+    for (const connection of this.#connections.keys())
+      connection.finishQuietly(new TwinvolError('ENGINE_STOPPING', 'the engine is stopping'));
     const cutOff = setTimeout(() => {
       for (const socket of this.#connections.values()) socket.destroy();
     }, this.#limits.graceMs);

@@ -79,6 +79,8 @@ export const FAULTS = {
   NOT_A_SECONDARY: fault(EXIT.refused, EINVAL, 'The volume cannot be the secondary of this pair.', 'twinvol pool candidates PRIMARY --explain says which can'),
   NOT_A_PRIMARY: fault(EXIT.refused, EINVAL, 'The volume cannot be a primary.', 'a secondary, or a volume of the pool, cannot have a secondary of its own'),
   NO_CANDIDATE: fault(EXIT.noCandidate, ENOSPC, 'No volume of the pool can be the secondary.', 'create one with twinvol volume create NAME --size S --attribute secondary'),
+  NEVER_FITTED: fault(EXIT.refused, EINVAL, 'The volume has no former capacity to go back to.', 'nothing needs to be done'),
+  PAIR_GROUPED: fault(EXIT.refused, EINVAL, 'The pair is in a group already.', 'remove it there first (twinvol group remove)'),
   REGIONS_MISSING: fault(EXIT.noCandidate, ENOSPC, 'The unassigned-region table has too few regions.', 'delete or shrink a volume, or use a smaller size'),
   LIMIT: fault(EXIT.refused, ENOMEM, 'A limit of the device is reached.', 'see the limits in the README'),
   CHANGED: fault(EXIT.changed, EINVAL, 'Things changed between the plan and the command.', 'look again and repeat the command'),
@@ -90,6 +92,7 @@ export const FAULTS = {
   MOUNTED: fault(EXIT.mounted, EPERM, 'A host has the volume in use, and its content would be overwritten.', 'unmount it there, or override the finding with a reason'),
   NO_ANSWER: fault(EXIT.noAnswer, EPERM, 'A host did not answer whether it has the volume in use.', 'start its agent, or override the finding with a reason'),
   CONSENT_VOID: fault(EXIT.changed, EPERM, 'The facts changed after the warning was shown.', 'read the new warning and decide again'),
+  CANCELLED: fault(EXIT.refused, ESHUTDOWN, 'A wait or a verify was given up by its caller.', 'nothing was undone; repeat it if it is still wanted'),
   NOT_CONFIRMED: fault(EXIT.refused, EPERM, 'The operator was asked and said no, or nothing.', 'nothing was done; repeat the command if it is meant'),
   // access
   ACCESS_DENIED: fault(EXIT.refused, EPERM, 'The caller was not given this.', 'ask the operator of the device'),

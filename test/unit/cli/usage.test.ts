@@ -50,7 +50,7 @@ describe('usage', () => {
     });
   });
 
-  it('shows the help without a command, and exits 64', async () => {
+  it('asks for a command where there is none', async () => {
     const { exit, err } = await runLine('');
     expect(exit).toBe(64);
     expect(err).toContain('twinvol needs a command');

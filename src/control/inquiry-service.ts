@@ -1,0 +1,265 @@
+/**
+ * The device's end of the mount inquiry: takes the connections of the hosts' agents, asks them, and keeps the mount table
+ * (specification 6, step 2).
+ *
+ * It only asks and listens; what the answers mean is decided by the pure verdict. One connection for each host: a newer
+ * one takes the older one's place, because an agent that came back is the one that can answer. Connections that have not
+ * proved who they are count against a small limit of their own, so strangers cannot keep hosts out.
+ */
+import { randomBytes } from 'node:crypto';
+import { EventEmitter } from 'node:events';
+import type { Server, Socket } from 'node:net';
+import type { Asked, Round, RoundEvent } from '../core/inquiry-round.ts';
+import { advanceRound, isRoundDone, openRound, roundAnswers } from '../core/inquiry-round.ts';
+import type { HostAnswer, InquiryTarget, NoAnswerReason } from '../core/mount-facts.ts';
+import type { HostRow } from '../core/rows.ts';
+import type { Clock } from '../platform/clock.ts';
+import { SystemClock } from '../platform/clock.ts';
+import type { TlsIdentity, TlsListener } from '../platform/mutual-tls.ts';
+import { listenMutualTls } from '../platform/mutual-tls.ts';
+import { listenPrivately } from '../platform/unix-socket.ts';
+import type { FromAgent } from '../wire/agent-messages.ts';
+import { VOLUMES_PER_MESSAGE_MAX } from '../wire/agent-messages.ts';
+import type { AgentConnectionOwner, AgentIdentity } from './agent-connection.ts';
+import { AgentConnection } from './agent-connection.ts';
+import type { ControlLog } from './control-log.ts';
+import type { MountChange, MountTableRow } from './mount-table.ts';
+import { MountTable } from './mount-table.ts';
+
+export const INQUIRY_DEADLINE_MS_DEFAULT: number = 3000;
+const PING_MS_DEFAULT = 10_000;
+const STRANGERS_MAX = 128;
+const CONNECTIONS_MAX = 8192;
+
+export type InquiryServiceOptions = {
+  /** The hosts as the tables have them now. */
+  readonly hosts: () => readonly HostRow[];
+  /** The volumes of which a host reports mounts as they happen: those that it can reach. */
+  readonly watchOf: (host: string) => readonly InquiryTarget[];
+  readonly log: ControlLog;
+  readonly clock?: Clock;
+  readonly pingMs?: number;
+};
+
+export type AskInput = {
+  readonly targets: readonly InquiryTarget[];
+  /** Which hosts about which of the targets. */
+  readonly asked: readonly Asked[];
+  readonly deadlineMs?: number;
+};
+
+export type AgentView = AgentIdentity & { readonly connectedAtMs: number };
+
+export type InquiryServiceEvents = {
+  connected: [AgentView];
+  disconnected: [host: string, reason: string];
+  refused: [peer: string, host: string | null, reason: string];
+  mounts: [MountChange];
+};
+
+type OpenInquiry = { round: Round; readonly startedMs: number; readonly done: () => void };
+
+export class InquiryService extends EventEmitter<InquiryServiceEvents> {
+  readonly #options: InquiryServiceOptions;
+  readonly #clock: Clock;
+  readonly #owner: AgentConnectionOwner;
+  readonly #listeners: (Server | TlsListener)[] = [];
+  readonly #connections = new Set<AgentConnection>();
+  readonly #agents = new Map<string, { readonly connection: AgentConnection; readonly view: AgentView; watched: string }>();
+  readonly #inquiries = new Map<string, OpenInquiry>();
+  readonly #table = new MountTable();
+  #isClosed = false;
+
+  constructor(options: InquiryServiceOptions) {
+    super();
+    this.#options = options;
+    this.#clock = options.clock ?? new SystemClock();
+    this.#owner = {
+      clock: this.#clock,
+      pingMs: options.pingMs ?? PING_MS_DEFAULT,
+      hostRow: (name) => options.hosts().find((row) => row.name === name) ?? null,
+      watchOf: (host) => this.#watchOf(host),
+      welcomed: (connection, identity) => this.#welcomed(connection, identity),
+      message: (connection, message) => this.#message(connection, message),
+      refused: (peer, host, reason) => this.#refused(peer, host, reason),
+      closed: (connection, reason) => this.#closed(connection, reason),
+    };
+  }
+
+  /**
+   * Takes agents on a unix socket of mode 0600.
+   * @throws TwinvolError `STORE_IO`, `NOT_SUPPORTED`
+   */
+  async listenUnix(path: string): Promise<void> {
+    this.#listeners.push(await listenPrivately(path, (socket) => this.#accept(socket, 'unix', null)));
+  }
+
+  /**
+   * Takes agents over mutual TLS; returns the address in use.
+   * @throws TwinvolError `USAGE`, `NOT_SUPPORTED`
+   */
+  async listenTls(
+    place: { readonly host: string; readonly port: number },
+    identity: TlsIdentity,
+  ): Promise<{ readonly host: string; readonly port: number }> {
+    const listener = await listenMutualTls(place, identity, CONNECTIONS_MAX, {
+      connection: (socket, name) => this.#accept(socket, `${socket.remoteAddress ?? '?'}:${socket.remotePort ?? 0}`, name),
+      refused: (peer, reason) => this.#refused(peer, null, reason),
+    });
+    this.#listeners.push(listener);
+    return listener.address;
+  }
+
+  /** Connected agents, by host. */
+  agents(): readonly AgentView[] {
+    return [...this.#agents.values()].map((agent) => agent.view).sort((a, b) => (a.host < b.host ? -1 : 1));
+  }
+
+  mountTable(): readonly MountTableRow[] {
+    return this.#table.rows((host) => this.#agents.has(host));
+  }
+
+  /**
+   * Asks all hosts at once. Exactly one answer for each host and volume asked comes back, silence included, at the
+   * deadline at the latest; never rejects.
+   */
+  ask(input: AskInput): Promise<readonly HostAnswer[]> {
+    const { targets, asked, deadlineMs = INQUIRY_DEADLINE_MS_DEFAULT } = input;
+    const id = randomBytes(12).toString('hex');
+    return new Promise((resolve) => {
+      const timer = this.#clock.after(deadlineMs, () => this.#advance(id, { kind: 'deadline', afterMs: deadlineMs }));
+      const inquiry: OpenInquiry = {
+        round: openRound(id, asked),
+        startedMs: this.#clock.elapsedMs(),
+        done: () => {
+          timer.cancel();
+          this.#inquiries.delete(id);
+          resolve(roundAnswers(inquiry.round));
+        },
+      };
+      this.#inquiries.set(id, inquiry);
+      for (const { host, volumes } of inquiry.round.asked) this.#send(id, host, volumes, targets, deadlineMs);
+      // With nobody to ask there is nothing to wait for.
+      if (this.#inquiries.has(id) && isRoundDone(inquiry.round)) inquiry.done();
+    });
+  }
+
+  /** To be called when hosts, grants or volumes have changed: agents that may not speak any more go, watches are renewed. */
+  refresh(): void {
+    for (const [host, agent] of this.#agents) {
+      if (!agent.connection.isEnrolled) agent.connection.end('the host was removed or enrolled anew');
+      else this.#renewWatch(host);
+    }
+    const reachable = new Map(
+      this.#options.hosts().map(({ name }) => [name, new Set(this.#options.watchOf(name).map(({ volume }) => volume))]),
+    );
+    this.#table.keepOnly((host, volume) => reachable.get(host)?.has(volume) ?? false);
+  }
+
+  /** Ends all connections; open inquiries get their answers as far as there are any. */
+  async close(): Promise<void> {
+    this.#isClosed = true;
+    for (const id of [...this.#inquiries.keys()]) this.#advance(id, { kind: 'deadline', afterMs: 0 });
+    for (const connection of [...this.#connections]) connection.end('the device stops');
+    await Promise.all(this.#listeners.splice(0).map((listener) => new Promise<void>((resolve) => void listener.close(() => resolve()))));
+  }
+
+  #watchOf(host: string): readonly InquiryTarget[] {
+    return this.#options.watchOf(host).slice(0, VOLUMES_PER_MESSAGE_MAX);
+  }
+
+  #renewWatch(host: string): void {
+    const agent = this.#agents.get(host);
+    const targets = this.#watchOf(host);
+    const text = JSON.stringify(targets);
+    if (agent === undefined || agent.watched === text) return;
+    agent.watched = text;
+    agent.connection.send({ type: 'watch', targets });
+  }
+
+  #accept(socket: Socket, peer: string, certified: string | null): void {
+    const strangers = this.#connections.size - this.#agents.size;
+    if (this.#isClosed || strangers >= STRANGERS_MAX || this.#connections.size >= CONNECTIONS_MAX) {
+      this.#options.log.warn({ peer, strangers }, 'an agent connection was turned away: too many at one time');
+      socket.on('error', () => {});
+      socket.destroy();
+      return;
+    }
+    this.#connections.add(new AgentConnection(socket, peer, certified, this.#owner));
+  }
+
+  #welcomed(connection: AgentConnection, identity: AgentIdentity): void {
+    const { host } = identity;
+    const former = this.#agents.get(host);
+    const view = { ...identity, connectedAtMs: this.#clock.nowMs() };
+    this.#agents.set(host, { connection, view, watched: JSON.stringify(this.#watchOf(host)) });
+    former?.connection.end('a newer connection of the same host took its place');
+    this.#options.log.info({ ...identity }, 'agent connected');
+    this.emit('connected', view);
+  }
+
+  #refused(peer: string, host: string | null, reason: string): void {
+    this.#options.log.warn({ peer, host, reason }, 'agent refused');
+    this.emit('refused', peer, host, reason);
+  }
+
+  #closed(connection: AgentConnection, reason: string): void {
+    this.#connections.delete(connection);
+    const host = connection.identity?.host;
+    if (host === undefined) return;
+    this.#options.log.info({ host, reason }, 'agent disconnected');
+    // Inquiries that are open went out on this connection: a newer one of the same host is made before this one ends.
+    this.#lose(host, 'disconnected', `its agent's connection ended: ${reason}`);
+    if (this.#agents.get(host)?.connection !== connection) return;
+    this.#agents.delete(host);
+    this.emit('disconnected', host, reason);
+  }
+
+  #message(connection: AgentConnection, message: FromAgent): void {
+    const host = connection.identity?.host;
+    if (host === undefined || this.#agents.get(host)?.connection !== connection || !connection.isEnrolled) return;
+    if (message.type === 'report') return this.#record(host, message.findings);
+    if (message.type === 'failed')
+      return this.#advance(message.id, { kind: 'lost', host, reason: 'error', text: `its agent failed: ${message.text}` });
+    if (message.type !== 'answer') return;
+    const inquiry = this.#inquiries.get(message.id);
+    if (inquiry === undefined)
+      return this.#options.log.info({ host, inquiry: message.id }, 'an answer came too late, or to no inquiry; ignored');
+    const afterMs = this.#clock.elapsedMs() - inquiry.startedMs;
+    this.#record(host, message.findings);
+    this.#advance(message.id, { kind: 'answer', host, id: message.id, findings: message.findings, afterMs });
+  }
+
+  #record(host: string, findings: Parameters<MountTable['record']>[1]): void {
+    const watched = new Set(this.#options.watchOf(host).map((target) => target.volume));
+    const changes = this.#table.record(
+      host,
+      findings.filter(({ volume }) => watched.has(volume)),
+      this.#clock.nowMs(),
+    );
+    for (const change of changes) this.emit('mounts', change);
+  }
+
+  #send(id: string, host: string, volumes: readonly number[], targets: readonly InquiryTarget[], deadlineMs: number): void {
+    const agent = this.#agents.get(host);
+    if (agent === undefined) return this.#advance(id, { kind: 'lost', host, reason: 'no-agent', text: 'no agent of it is connected' });
+    const own = targets.filter((target) => volumes.includes(target.volume));
+    if (own.length > VOLUMES_PER_MESSAGE_MAX) {
+      const text = `one inquiry cannot be about more than ${VOLUMES_PER_MESSAGE_MAX} volumes`;
+      return this.#advance(id, { kind: 'lost', host, reason: 'error', text });
+    }
+    agent.connection.send({ type: 'inquiry', id, targets: own, deadlineMs });
+  }
+
+  #advance(id: string, event: RoundEvent): void {
+    const inquiry = this.#inquiries.get(id);
+    if (inquiry === undefined) return;
+    inquiry.round = advanceRound(inquiry.round, event);
+    if (isRoundDone(inquiry.round)) inquiry.done();
+  }
+
+  /** The host cannot answer what it was asked any more. */
+  #lose(host: string, reason: NoAnswerReason, text: string): void {
+    for (const id of [...this.#inquiries.keys()]) this.#advance(id, { kind: 'lost', host, reason, text });
+  }
+}
