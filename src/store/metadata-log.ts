@@ -27,7 +27,7 @@ import { encodePayload } from './journal-scan.ts';
 import { journalName } from './layout.ts';
 import { type Recovered, readMetadata } from './recovery.ts';
 import { storeFault } from './store-faults.ts';
-import { superblockFileBytes, superblockPath, writeSuperblock } from './superblock.ts';
+import { repairSuperblock, SuperblockKeeper, superblockFileBytes, superblockPath } from './superblock.ts';
 
 /** Below this a journal is never compacted. */
 const COMPACT_BYTES_MIN = 1 * MiB;
@@ -64,7 +64,7 @@ export class MetadataLog {
   readonly #formats: Formats;
   readonly #notice: (text: string) => void;
   readonly #compactBytesMin: number;
-  #superblock: Superblock;
+  readonly #superblock: SuperblockKeeper;
   #file: MetadataFile;
   #sequence: number;
   #endOffset: number;
@@ -81,7 +81,7 @@ export class MetadataLog {
     this.directory = directory;
     this.tables = recovered.tables;
     this.wasCleanShutdown = recovered.tables.isCleanShutdown && recovered.tornTail === null;
-    this.#superblock = recovered.superblock;
+    this.#superblock = new SuperblockKeeper(files, directory, recovered.superblock);
     this.#sequence = recovered.sequence;
     this.#endOffset = recovered.endOffset;
     this.#reservedEnd = recovered.tornTail === null ? recovered.fileBytes : recovered.endOffset;
@@ -116,7 +116,7 @@ export class MetadataLog {
     const { superblock, badCopies, tornTail, journalPath } = recovered;
     if (badCopies.length > 0) {
       notice(`superblock: copy ${badCopies.join(' and ')} was bad or old and is written anew`);
-      await writeSuperblock(files, directory, superblock, badCopies);
+      await repairSuperblock(files, directory, recovered);
     }
     const file = await files.open(journalPath, 'existing');
     try {
@@ -142,7 +142,7 @@ export class MetadataLog {
   }
 
   get superblock(): Superblock {
-    return this.#superblock;
+    return this.#superblock.current;
   }
   /** Bytes of the journal. */
   get journalBytes(): number {
@@ -207,7 +207,7 @@ export class MetadataLog {
       batch.map(({ json }) => json),
       null,
     );
-    const frame = encodeFrame(this.#sequence + 1, this.#superblock.generation, payload);
+    const frame = encodeFrame(this.#sequence + 1, this.superblock.generation, payload);
     try {
       await this.#reserve(this.#endOffset + frame.length);
       await this.#file.pwrite(frame, this.#endOffset);
@@ -295,7 +295,7 @@ export class MetadataLog {
   }
 
   get #journalPath(): string {
-    return join(this.directory, journalName(this.#superblock.generation));
+    return join(this.directory, journalName(this.superblock.generation));
   }
 
   #planCompaction(snapshotBytes: number): void {
@@ -313,29 +313,26 @@ export class MetadataLog {
   }
 
   async #compact(): Promise<void> {
-    const old = { superblock: this.#superblock, file: this.#file, path: this.#journalPath };
-    const generation = old.superblock.generation + 1;
-    const path = join(this.directory, journalName(generation));
-    const payload = encodePayload([JSON.stringify(this.tables.snapshot())], old.superblock.uuid);
+    const old = { file: this.#file, path: this.#journalPath };
+    const generation = this.superblock.generation + 1;
+    const payload = encodePayload([JSON.stringify(this.tables.snapshot())], this.superblock.uuid);
     const frame = encodeFrame(this.#sequence + 1, generation, payload);
-    const file = await this.#writeJournal(path, frame);
-    const superblock = { ...old.superblock, formatVersion: this.#formats.current, generation, sequence: old.superblock.sequence + 1 };
-    try {
-      await writeSuperblock(this.#files, this.directory, superblock);
-    } catch (error) {
+    const file = await this.#writeJournal(join(this.directory, journalName(generation)), frame);
+    const { outcome, error } = await this.#superblock.change({ formatVersion: this.#formats.current, generation });
+    if (outcome === 'kept' || outcome === 'unknown') {
       await file.close().catch(() => undefined);
-      await this.#switchBack(error);
+      if (outcome === 'unknown') this.#fail(error, 'the superblock could not be written');
       throw storeFault(error, 'switching to a new journal', superblockPath(this.directory));
     }
-    this.#superblock = superblock;
     this.#file = file;
     this.#sequence += 1;
     this.#endOffset = frame.length;
     this.#reservedEnd = frame.length + RESERVE_BYTES;
     this.#planCompaction(frame.length);
-    // The old journal is of no use any more; if it stays, the next start removes it.
+    if (outcome === 'half') this.#notice(storeFault(error, 'writing one of the two copies of the superblock', superblockPath(this.directory)).message);
     await old.file.close().catch(() => undefined);
-    await this.#files.unlink(old.path).catch(() => undefined);
+    // The old journal is of no use any more; if it stays, the next start removes it.
+    if (outcome === 'whole') await this.#files.unlink(old.path).catch(() => undefined);
   }
 
   /** A whole and durable journal file, not yet valid. */
@@ -353,17 +350,6 @@ export class MetadataLog {
       await file?.close().catch(() => undefined);
       for (const name of [`${path}.new`, path]) await this.#files.unlink(name).catch(() => undefined);
       throw storeFault(error, 'writing a new journal', path);
-    }
-  }
-
-  /** The switch failed half-way: the medium may name either journal. Make it the old one, or give up. */
-  async #switchBack(cause: unknown): Promise<void> {
-    try {
-      const superblock = { ...this.#superblock, sequence: this.#superblock.sequence + 2 };
-      await writeSuperblock(this.#files, this.directory, superblock);
-      this.#superblock = superblock;
-    } catch {
-      this.#fail(cause, 'the superblock could not be written');
     }
   }
 }

@@ -7,10 +7,10 @@
  */
 import { join } from 'node:path';
 import { TwinvolError } from '../core/faults.ts';
-import type { MetadataFiles } from '../platform/metadata-files.ts';
+import type { MetadataFile, MetadataFiles } from '../platform/metadata-files.ts';
 import { decodeSuperblock, encodeSuperblock, SUPERBLOCK_BYTES, type Superblock, type SuperblockRead } from '../wire/store-records.ts';
 import { SUPERBLOCK_NAME } from './layout.ts';
-import { damaged } from './store-faults.ts';
+import { damaged, storeFault } from './store-faults.ts';
 
 const COPY_OFFSETS = [0, 4096] as const;
 const FILE_BYTES = 8192;
@@ -62,19 +62,78 @@ const unreadable = (copies: readonly SuperblockRead[], path: string): TwinvolErr
     ? damaged(`${path}: neither of the two copies of the superblock is whole`, { file: path })
     : new TwinvolError('STORE_FOREIGN', `${path} is not the superblock of a store`, { details: { file: path } });
 
-/**
- * Writes copies one after the other, each durable before the next.
- * @param copies numbers of the copies, those that are bad first
- */
-export const writeSuperblock = async (files: MetadataFiles, directory: string, superblock: Superblock, copies: readonly number[] = [1, 2]): Promise<void> => {
+type CopiesWritten = {
+  /** How many copies are durable now. */
+  readonly durable: number;
+  /** What stopped it; null when all is done. The copy that was next may hold anything. */
+  readonly error: unknown;
+};
+
+/** Writes copies one after the other, each durable before the next. */
+const writeCopies = async (files: MetadataFiles, directory: string, superblock: Superblock, copies: readonly number[]): Promise<CopiesWritten> => {
   const bytes = encodeSuperblock(superblock);
-  const file = await files.open(superblockPath(directory), 'existing');
+  let durable = 0;
+  let file: MetadataFile | null = null;
   try {
+    file = await files.open(superblockPath(directory), 'existing');
     for (const copy of copies) {
       await file.pwrite(bytes, COPY_OFFSETS[copy - 1] as number);
       await file.sync();
+      durable += 1;
     }
+    return { durable, error: null };
+  } catch (error) {
+    return { durable, error };
   } finally {
-    await file.close();
+    await file?.close().catch(() => undefined);
   }
 };
+
+/** Writes anew the copies that `readSuperblock` found bad. @throws TwinvolError STORE_FULL, STORE_IO */
+export const repairSuperblock = async (files: MetadataFiles, directory: string, { superblock, badCopies }: SuperblockState): Promise<void> => {
+  const { error } = await writeCopies(files, directory, superblock, badCopies);
+  if (error !== null) throw storeFault(error, 'repairing the superblock', superblockPath(directory));
+};
+
+/**
+ * What a change of the superblock came to. `whole`: both copies say the new. `half`: one does, which is enough. `kept`:
+ * it still says the old. `unknown`: the medium may say either.
+ */
+export type SuperblockChange = { readonly outcome: 'whole' | 'half' | 'kept' | 'unknown'; readonly error: unknown };
+
+/** The superblock of an open store. */
+export class SuperblockKeeper {
+  readonly #files: MetadataFiles;
+  readonly #directory: string;
+  #current: Superblock;
+  /** The order of writing: a copy that may be bad comes first, since the other one is all there is meanwhile. */
+  #copies: readonly number[] = [1, 2];
+
+  /** @param superblock what both copies say */
+  constructor(files: MetadataFiles, directory: string, superblock: Superblock) {
+    this.#files = files;
+    this.#directory = directory;
+    this.#current = superblock;
+  }
+
+  get current(): Superblock {
+    return this.#current;
+  }
+
+  /** Makes it say something else; it does as soon as one copy is durable. If none is, the old is written again. */
+  async change(fields: Partial<Omit<Superblock, 'sequence'>>): Promise<SuperblockChange> {
+    const old = this.#current;
+    const { durable, error } = await this.#write({ ...old, ...fields, sequence: old.sequence + 1 });
+    if (error === null) return { outcome: 'whole', error };
+    if (durable > 0) return { outcome: 'half', error };
+    const again = await this.#write({ ...old, sequence: old.sequence + 2 });
+    return { outcome: again.durable > 0 ? 'kept' : 'unknown', error };
+  }
+
+  async #write(superblock: Superblock): Promise<CopiesWritten> {
+    const written = await writeCopies(this.#files, this.#directory, superblock, this.#copies);
+    if (written.durable > 0) this.#current = superblock;
+    if (written.durable === 1) this.#copies = [...this.#copies].reverse();
+    return written;
+  }
+}
