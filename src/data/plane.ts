@@ -21,7 +21,7 @@ import type { ConnectionReport, FromLane, TlsMaterial } from './lane-messages.ts
 import { Listener, clearUnixPath } from './listener.ts';
 import type { DataPlane, ExportPolicy, ListenOptions, PairProgress, PairSpec, PairSwitch, PlaneEvents, VolumeSpec } from './plane-api.ts';
 import { PairState, type PlaneStore, VolumeState } from './plane-state.ts';
-import { DEVICE, deviceBlock, LANE_COUNT_MAX, PAIR, SLOT_MAIN, VOLUME } from './shared-memory.ts';
+import { DEVICE, deviceBlock, LANE_COUNT_MAX, PAIR, SLOT_MAIN, SLOT_ZERO_WORKER, VOLUME } from './shared-memory.ts';
 import { type LaneLink, WorkerSet } from './worker-set.ts';
 import { WriteGate } from './write-gate.ts';
 
@@ -61,6 +61,8 @@ class Plane extends EventEmitter<PlaneEvents> implements DataPlane {
   readonly #copies: Copies;
   readonly #unixPaths: string[] = [];
   readonly #laneLoad: number[] = [];
+  /** Jobs that the zero worker has taken and not answered. */
+  readonly #zeroJobs = new Map<string, { readonly lane: number; readonly job: number }>();
   #survivesPowerLoss: boolean;
   #nextClient = 0;
   #isDraining = false;
@@ -83,7 +85,7 @@ class Plane extends EventEmitter<PlaneEvents> implements DataPlane {
         fromLane: (lane, message) => this.#fromLane(lane, message),
         fromZeroWorker: (message) => {
           if (message.type === 'leg-failed') this.#legFailed(message.failure);
-          else this.#workers.lanes[message.lane]?.send({ type: 'zeroed', job: message.job, code: message.code });
+          else this.#zeroed(message.lane, message.job, message.code);
         },
         lost: (slot, name, error) => this.#lost(slot, name, error),
       },
@@ -353,9 +355,15 @@ class Plane extends EventEmitter<PlaneEvents> implements DataPlane {
       case 'zero': {
         const zero = this.#workers.zeroWorker();
         this.#tellAll(zero, message.job.volume);
+        this.#zeroJobs.set(`${lane}:${message.job.job}`, { lane, job: message.job.job });
         return zero.send({ type: 'zero', lane, job: message.job });
       }
     }
+  }
+
+  #zeroed(lane: number, job: number, code: string): void {
+    this.#zeroJobs.delete(`${lane}:${job}`);
+    this.#workers.lanes[lane]?.send({ type: 'zeroed', job, code });
   }
 
   #closed(lane: number, message: Extract<FromLane, { type: 'closed' }>): void {
@@ -415,6 +423,7 @@ class Plane extends EventEmitter<PlaneEvents> implements DataPlane {
       this.#clients.delete(id);
       this.emit('clientClosed', { id, volume: client.volume, peer: client.peer, reason: `${name} died` });
     }
+    if (slot === SLOT_ZERO_WORKER) for (const { lane, job } of [...this.#zeroJobs.values()]) this.#zeroed(lane, job, 'EIO');
     this.#laneLoad[slot - 1] = 0;
     this.emit('workerLost', { worker: name, message });
     // A lane that comes back has to know what the dead one knew; the message arrives at the new one's start.
