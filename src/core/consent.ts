@@ -12,7 +12,8 @@
 import { createHash } from 'node:crypto';
 import { TwinvolError } from './faults.ts';
 import type { Finding, Verdict } from './inquiry.ts';
-import { printable } from './inquiry-text.ts';
+import type { Destruction } from './inquiry-text.ts';
+import { printable, warningLines } from './inquiry-text.ts';
 
 /** What a warning is about, besides its findings. */
 export type ConsentScope = {
@@ -21,6 +22,8 @@ export type ConsentScope = {
   readonly volumes: readonly number[];
   /** Changes whenever the state of the pairs concerned does: their `stateSinceMs`, say, as text. */
   readonly generation: string;
+  /** What going on would destroy: shown with every warning. No part of the token; what is held cannot change. */
+  readonly destructions?: readonly Destruction[];
 };
 
 export type ConsentInput = {
@@ -52,7 +55,10 @@ export const consentToken = (scope: ConsentScope, findings: readonly Finding[]):
 };
 
 /** What the errors of this file carry, so that a program shows the same warning as the terminal does. */
-const factsFor = (findings: readonly Finding[], token: string): Readonly<Record<string, unknown>> => ({ findings, token });
+const factsFor = (scope: ConsentScope, findings: readonly Finding[], token: string): Readonly<Record<string, unknown>> => {
+  const destroys = scope.destructions ?? [];
+  return { findings, token, destroys, warnings: warningLines(findings, destroys) };
+};
 
 const checkedOverrides = (consent: ConsentInput): readonly string[] => {
   const overrides = [...new Set(consent.overrides ?? [])].sort();
@@ -97,15 +103,15 @@ const voidError = (scope: ConsentScope, why: string, details: Readonly<Record<st
 /**
  * Whether the command goes on.
  * @throws TwinvolError `MOUNTED` or `NO_ANSWER` for findings without consent, `CONSENT_VOID` if the facts are not those
- * that the consent speaks of, `USAGE` for overrides that are malformed or without a reason. The details of each carry
- * the present findings and their token.
+ * that the consent speaks of, `USAGE` for overrides that are malformed or without a reason. The details of the first
+ * three carry `findings`, their `token`, `warnings` (lines for people) and `destroys`.
  */
 export const decideConsent = (scope: ConsentScope, verdict: Verdict, consent: ConsentInput = {}): Decision => {
   const overrides = checkedOverrides(consent);
   const reason = checkedReason(consent, overrides);
   const { findings } = verdict;
   const token = consentToken(scope, findings);
-  const details = factsFor(findings, token);
+  const details = factsFor(scope, findings, token);
   if (consent.token !== undefined && consent.token !== token) {
     throw voidError(scope, 'the facts are not those of the warning that was consented to', details);
   }

@@ -110,8 +110,11 @@ export const destructionText = (destruction: Destruction): string => {
   return `going on destroys what was written on ${volumeName} ${since}: ${amount}${times.join('')}`;
 };
 
-/** All lines of a warning, without colour: readable as they are, in a log as on a terminal. */
+/**
+ * All lines of a warning: a line for each finding, then what would be destroyed. Without colour and without the word
+ * "WARNING", which the interface puts before each; none where nothing was found.
+ */
 export const warningLines = (findings: ReadonlyArray<{ readonly text: string }>, destructions: readonly Destruction[]): readonly string[] => {
   if (findings.length === 0) return [];
-  return [...findings.map((finding) => `WARNING: ${finding.text}`), ...destructions.map((destruction) => `WARNING: ${destructionText(destruction)}`)];
+  return [...findings.map((finding) => finding.text), ...destructions.map(destructionText)];
 };

@@ -17,6 +17,8 @@ export type LineHandlers = {
   closed(reason: string): void;
 };
 
+const LAST_WORDS_MS_MAX = 1000;
+
 export class LineChannel {
   readonly #socket: Socket;
   readonly #splitter: LineSplitter;
@@ -48,13 +50,13 @@ export class LineChannel {
     return !this.#isClosed;
   }
 
-  /** Ends the connection; what was sent before still goes out if the peer takes it at once. */
+  /** Ends the connection; what was sent before still goes out if the peer takes it soon. */
   close(reason: string): void {
     if (this.#isClosed) return;
     this.#isClosed = true;
     this.#socket.end();
-    // A peer that keeps its end open gets no time: nothing more is expected of it.
-    this.#socket.destroySoon();
+    // A peer that does not take the rest, or keeps its end open, gets no more than this.
+    this.#socket.setTimeout(LAST_WORDS_MS_MAX, () => this.#socket.destroy());
     this.#handlers.closed(reason);
   }
 

@@ -24,7 +24,9 @@ const MIN_VERSION = 'TLSv1.2';
 
 /** The common name of the peer's certificate; null if it has none, or several. */
 export const peerName = (socket: TLSSocket): string | null => {
-  const subject = socket.getPeerCertificate().subject as { readonly CN?: unknown } | undefined;
+  // Node gives null for a socket that is closed already, whatever its types say.
+  const certificate = socket.getPeerCertificate() as { readonly subject?: { readonly CN?: unknown } } | null;
+  const subject = certificate?.subject;
   return typeof subject?.CN === 'string' && subject.CN !== '' ? subject.CN : null;
 };
 
