@@ -12,6 +12,9 @@ import type { ExitStatus, FaultCode } from '../core/faults.ts';
 import { EXIT, FAULTS, TwinvolError } from '../core/faults.ts';
 import { MiB } from '../core/units.ts';
 
+/** Name of the control socket in the store's directory. */
+export const CONTROL_SOCKET_NAME: string = 'control.sock';
+
 /** The longest line that a server takes. */
 export const REQUEST_FRAME_BYTES_MAX: number = 1 * MiB;
 /** The longest line that a client takes: a list of 65,535 volumes fits. */
