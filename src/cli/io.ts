@@ -40,7 +40,7 @@ const streamOf = (stream: NodeJS.WriteStream): CliStream => ({
     return stream.isTTY === true;
   },
   get columns() {
-    return stream.columns ?? 80;
+    return stream.columns || 80;
   },
 });
 

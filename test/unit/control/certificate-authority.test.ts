@@ -130,7 +130,10 @@ describe('mutual TLS with certificates of that authority', () => {
     const place = { host: '127.0.0.1', port };
     await expect(connectMutualTls({ ...place, serverName: 'web1' }, web1, new AbortController().signal)).rejects.toThrow();
     impostor.close();
-    const listener = await listenMutualTls({ host: '127.0.0.1', port: 0 }, server, 10, { connection: (socket) => socket.destroy(), refused: () => {} });
+    const listener = await listenMutualTls({ host: '127.0.0.1', port: 0 }, server, 10, {
+      connection: (socket) => socket.destroy(),
+      refused: () => {},
+    });
     const call = connectMutualTls({ ...listener.address, serverName: 'other.example' }, web1, new AbortController().signal);
     await expect(call).rejects.toMatchObject({ code: 'ERR_TLS_CERT_ALTNAME_INVALID' });
     await listener.close();
