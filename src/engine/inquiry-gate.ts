@@ -1,0 +1,34 @@
+/**
+ * The gate before everything that overwrites or gives away a volume's content (specification 6).
+ *
+ * The engine holds the volumes, then calls the gate, then goes on or gives up; so what the gate finds cannot go stale
+ * in between. The gate finds out who uses the volumes and decides with the operator's consent; it changes nothing.
+ */
+import type { Destruction } from '../core/inquiry-text.ts';
+import type { Consent } from './api.ts';
+
+export type InquiryTargetVolume = {
+  readonly number: number;
+  readonly name: string;
+  /** What would be lost on it. */
+  readonly destroys: Destruction;
+};
+
+export type InquiryRequest = {
+  /** As the operator reads it: `pair resync db`. A consent to one command is none to another. */
+  readonly command: string;
+  readonly targets: readonly InquiryTargetVolume[];
+  /** Changes whenever the state of what is concerned does; a consent to an older one is void. */
+  readonly generation: string;
+  readonly consent?: Consent;
+};
+
+export interface InquiryGate {
+  /**
+   * Returns if nobody uses the volumes, or the operator's consent covers everything that was found.
+   * @throws TwinvolError `MOUNTED`, `NO_ANSWER` (findings and a token in its details), `CONSENT_VOID`, `USAGE`
+   */
+  check(request: InquiryRequest): Promise<void>;
+  /** Names of the hosts that would be asked, for a plan. */
+  hostsFor(volumes: readonly number[]): readonly string[];
+}

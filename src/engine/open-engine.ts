@@ -1,0 +1,126 @@
+/**
+ * Opens a device: makes the parts in their order, recovers, and listens. See `device.ts` for the order and its reasons.
+ */
+import { join } from 'node:path';
+import { pino } from 'pino';
+import type { Logger } from 'pino';
+import { EventLog } from '../core/event-log.ts';
+import { TwinvolError } from '../core/faults.ts';
+import { openDataPlane } from '../data/plane.ts';
+import type { DataPlaneOptions } from '../data/plane.ts';
+import type { DataPlane, ListenOptions } from '../data/plane-api.ts';
+import { HolePuncher } from '../platform/hole-punch.ts';
+import { openStore } from '../store/store.ts';
+import type { Store } from '../store/store.ts';
+import { parseNbdUri } from '../wire/nbd-uri.ts';
+import type { DeviceContext } from './context.ts';
+import { Device } from './device.ts';
+import { ExportAddresses } from './export-addresses.ts';
+import { DeviceExportPolicy } from './export-policy.ts';
+import { Happenings } from './happenings.ts';
+import type { InquiryGate } from './inquiry-gate.ts';
+import { MountGate } from './mount-gate.ts';
+import type { HostAsker } from './mount-gate.ts';
+import { ObjectLocks } from './object-locks.ts';
+import { PairBook } from './pair-book.ts';
+import { PairShell } from './pair-shell.ts';
+import { recoverDevice, removeOrphanFiles } from './recovery.ts';
+import { RegionSupply } from './region-supply.ts';
+import { parseHostPort } from './host-port.ts';
+import { Views } from './views.ts';
+
+/** Name of the NBD socket in the store's directory. */
+export const NBD_SOCKET_NAME: string = 'nbd.sock';
+
+export type EngineOptions = {
+  /** The store's directory. */
+  readonly store: string;
+  /** Path of the NBD socket. Default: `nbd.sock` in the store, unless `nbdTcp` is given. */
+  readonly nbdUnix?: string;
+  /** `HOST:PORT`; port 0 takes a free one. */
+  readonly nbdTcp?: string;
+  readonly tls?: NonNullable<ListenOptions['tls']>;
+  readonly lanes?: number;
+  /** Default: silent. */
+  readonly log?: Logger;
+  /** Path of the control socket, for `status`. */
+  readonly controlPath?: string;
+  /** Who asks the hosts' agents before content is overwritten. Live NBD connections are evidence in any case. */
+  readonly asker?: HostAsker;
+  readonly nowMs?: () => number;
+  /** For tests that drive the engine by made-up events. */
+  readonly openPlane?: (options: DataPlaneOptions) => Promise<DataPlane>;
+};
+
+/**
+ * Opens the store and serves it.
+ * @throws TwinvolError as `openStore`; `USAGE` for a socket or address that cannot be; `STORE_IO`
+ */
+export const openEngine = async (options: EngineOptions): Promise<Device> => {
+  const { log = pino({ level: 'silent' }) } = options;
+  const listenOptions = listenOptionsOf(options);
+  /** How to give up what was made so far, last one first. */
+  const undo: Array<() => Promise<void>> = [];
+  try {
+    const store = await openStore(options.store, { notice: (text) => log.info(text) });
+    undo.push(() => store.close({ clean: false }));
+    const removed = await removeOrphanFiles(store);
+    if (removed > 0) log.info({ removed }, 'bitmap files that belong to no pair were removed');
+    return await assemble({ options, store, log, listen: listenOptions(store), undo });
+  } catch (error) {
+    for (const step of undo.reverse()) await step().catch((closing: unknown) => log.error({ err: closing }, 'a part could not be closed'));
+    throw error;
+  }
+};
+
+type Assembly = {
+  readonly options: EngineOptions;
+  readonly store: Store;
+  readonly log: Logger;
+  readonly listen: ListenOptions;
+  readonly undo: Array<() => Promise<void>>;
+};
+
+const assemble = async ({ options, store, log, listen, undo }: Assembly): Promise<Device> => {
+  const { nowMs = Date.now, openPlane = openDataPlane } = options;
+  const { tables } = store;
+  const events = new EventLog(nowMs);
+  const pairs = new PairBook(tables);
+  const policy = new DeviceExportPolicy(tables, pairs);
+  const regions = new RegionSupply({ store, puncher: new HolePuncher(), log, events });
+  undo.push(() => regions.close());
+  const plane = await openPlane({ store, policy, durability: tables.settings.durability, ...(options.lanes === undefined ? {} : { lanes: options.lanes }) });
+  undo.push(() => plane.close());
+  const addresses = new ExportAddresses();
+  const views = new Views(tables, plane, pairs, addresses);
+  const gate: InquiryGate = new MountGate({
+    tables,
+    clients: () => plane.clients(),
+    urisOf: (name) => addresses.urisOf(name),
+    events,
+    ...(options.asker === undefined ? {} : { asker: options.asker }),
+  });
+  const context: DeviceContext = { store, plane, log, events, locks: new ObjectLocks(), pairs, regions, gate, views, nowMs };
+  const shell = new PairShell(context);
+  const happenings = new Happenings(context, shell);
+  undo.push(async () => {
+    await happenings.close();
+    shell.close();
+  });
+  happenings.listen();
+  const recoveryBytes = await recoverDevice(context, shell);
+  const bases = await plane.listen(listen);
+  addresses.set(bases.map((uri) => parseNbdUri(uri)));
+  log.info({ store: store.directory, sockets: bases, lanes: plane.laneCount, handover: plane.handover }, 'ready');
+  return new Device({ context, shell, policy, happenings, addresses, controlPath: options.controlPath ?? '', startedAtMs: nowMs(), recoveryBytes });
+};
+
+/** Checked before the store is touched; completed when its directory is known. */
+const listenOptionsOf = ({ nbdUnix, nbdTcp, tls }: EngineOptions): ((store: Store) => ListenOptions) => {
+  const tcp = nbdTcp === undefined ? undefined : parseHostPort(nbdTcp);
+  if (tls !== undefined && tcp === undefined) throw new TwinvolError('USAGE', 'TLS is for TCP, and no TCP address is given');
+  return (store) => {
+    const unixPath = nbdUnix ?? (tcp === undefined ? join(store.directory, NBD_SOCKET_NAME) : undefined);
+    return { ...(unixPath === undefined ? {} : { unixPath }), ...(tcp === undefined ? {} : { tcp }), ...(tls === undefined ? {} : { tls }) };
+  };
+};

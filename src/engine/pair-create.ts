@@ -1,0 +1,185 @@
+/**
+ * Pair create: the choice of a secondary, region fitting, and the start of the initial copy (specification 5).
+ *
+ * One journal record holds all of it: the pair's row, and with fitting the secondary's new row and the scrub list of
+ * the regions that it gave away. Order: hold the secondary, ask its hosts, its new region map to the lanes, bitmap
+ * files with every region dirty, the record, then the secondary's connections end and the copy starts. Before the
+ * record everything can be taken back; a crash before it leaves bitmap files that belong to no pair, which the next
+ * start removes; a crash after it finds a pair whose every region is dirty.
+ *
+ * The choice is made twice, before and after the volumes are ours; if another command was faster, it is made anew.
+ */
+import { TwinvolError } from '../core/faults.ts';
+import { decide, refusalError } from '../core/pair-machine.ts';
+import type { PairRow, VolumeRow } from '../core/rows.ts';
+import { chooseSecondary, nameSecondary } from '../core/selection.ts';
+import type { Choice } from '../core/selection.ts';
+import { DIRTY_REGION_BYTES_MIN, dirtyRegionBytesFor, formatSize, isPowerOfTwo, PAIRS_PER_PRIMARY_MAX } from '../core/units.ts';
+import type { PairView, PlanView } from '../core/views.ts';
+import type { Consent, PairCreateInput } from './api.ts';
+import type { DeviceContext } from './context.ts';
+import { requireNoRestore, requirePace } from './pair-lookup.ts';
+import type { PairShell, PairTask, Prepared } from './pair-shell.ts';
+import { planView } from './plan.ts';
+import { poolOf } from './pool-commands.ts';
+import { fittingText, refitOps, volumeSpec } from './volume-support.ts';
+
+const PACE_DEFAULT = 8;
+/** How often another command may take the chosen secondary away before this one gives up. */
+const CHOICE_ATTEMPTS_MAX = 16;
+
+type CreateInput = PairCreateInput & { readonly consent?: Consent };
+
+export class PairCreate {
+  readonly #context: DeviceContext;
+  readonly #shell: PairShell;
+
+  constructor(context: DeviceContext, shell: PairShell) {
+    this.#context = context;
+    this.#shell = shell;
+  }
+
+  async run(input: CreateInput): Promise<PairView | PlanView> {
+    requirePace(input.pace);
+    this.#requireDirtyRegion(input.dirtyRegionBytes);
+    for (let attempt = 1; attempt <= CHOICE_ATTEMPTS_MAX; attempt += 1) {
+      const primary = this.#requirePrimary(input);
+      const choice = await this.#choose(primary, input);
+      if (input.plan === true) return this.#plan(primary, choice, input);
+      const text = `pair create ${primary.name} -> ${choice.volume.name}`;
+      const view = await this.#context.locks.run([`volume:${primary.number}`, `volume:${choice.volume.number}`], text, () => this.#create(input, choice, text));
+      if (view !== null) return view;
+    }
+    throw new TwinvolError('CHANGED', `pair create gave up: ${CHOICE_ATTEMPTS_MAX} times another command took the chosen secondary; nothing was changed`);
+  }
+
+  /** @returns null if the choice is another one now that the volumes are ours */
+  async #create(input: CreateInput, chosen: Choice, text: string): Promise<PairView | null> {
+    const { tables } = this.#context.store;
+    const primary = this.#requirePrimary(input);
+    const choice = this.#chooseNow(primary, input);
+    if (choice.volume.number !== chosen.volume.number) return null;
+    // The id is given when the pair's files are made (`pair-shell.ts`).
+    const pair = {
+      id: tables.nextPairId,
+      primary: primary.number,
+      secondary: choice.volume.number,
+      dirtyRegionBytes: input.dirtyRegionBytes ?? dirtyRegionBytesFor(primary.capacityBytes, tables.regionBytes),
+      fence: input.fence ?? 'never',
+      pace: input.pace ?? PACE_DEFAULT,
+    };
+    const decision = decide(null, { event: 'create', pair }, this.#context.nowMs());
+    if (decision.kind === 'refused') throw refusalError(decision, text);
+    const row = await this.#shell.command({
+      command: 'create',
+      text,
+      now: null,
+      decision,
+      ...(input.consent === undefined ? {} : { consent: input.consent }),
+      ...this.#fittingPart(choice),
+    });
+    return this.#context.views.pair(row);
+  }
+
+  /**
+   * The secondary's new capacity. The lanes get its new region map before the pair's files are made, which are as long
+   * as it is; it is held, so nobody writes through either map. Regions that it gets are reserved until the record names
+   * them, regions that it gives away are cleared when the record is durable.
+   */
+  #fittingPart({ volume, fitting }: Choice): Pick<PairTask, 'prepare'> {
+    if (fitting === null) return {};
+    const { store, plane, regions, events } = this.#context;
+    const prepare = async (): Promise<Prepared> => {
+      const release = await regions.reserve();
+      try {
+        const { ops, row, scrubId } = refitOps(store.tables, store.tables.volume(volume.number), fitting);
+        await plane.volumeReplace(volumeSpec(row));
+        const done = (): void => {
+          if (scrubId !== null) regions.ready(scrubId);
+          const { name, capacityBytes, formerCapacityBytes } = row;
+          events.append('change', 'volume', row.number, { name, capacityBytes, formerCapacityBytes });
+        };
+        return { ops, undo: () => plane.volumeReplace(volumeSpec(volume)), done, release };
+      } catch (error) {
+        release();
+        throw error;
+      }
+    };
+    return { prepare };
+  }
+
+  #requirePrimary(input: CreateInput): VolumeRow {
+    const primary = this.#context.store.tables.volume(input.primary);
+    const asSecondary = this.#context.pairs.ofSecondary(primary.number);
+    if (asSecondary !== undefined || primary.attribute === 'secondary') {
+      const why = asSecondary === undefined ? 'it is a volume of the pool (attribute secondary)' : `it is the secondary of ${this.#context.views.pairText(asSecondary)}`;
+      throw new TwinvolError('NOT_A_PRIMARY', `${primary.name} cannot be a primary: ${why}`, { details: { volume: primary.number } });
+    }
+    const count = this.#context.pairs.ofPrimary(primary.number).length;
+    if (count >= PAIRS_PER_PRIMARY_MAX) {
+      throw new TwinvolError('LIMIT', `${primary.name} has ${count} pairs, and ${PAIRS_PER_PRIMARY_MAX} is the limit`, { remedy: 'release one of them first' });
+    }
+    requireNoRestore(this.#context, primary, null, 'create');
+    return primary;
+  }
+
+  /** Chooses; if only regions that are being cleared are lacking, waits for them. */
+  async #choose(primary: VolumeRow, input: CreateInput): Promise<Choice> {
+    try {
+      return this.#chooseNow(primary, input);
+    } catch (error) {
+      const { regions, store } = this.#context;
+      const isWorthWaiting = error instanceof TwinvolError && error.code === 'REGIONS_MISSING' && regions.scrubbingRegions > 0 && input.plan !== true;
+      if (!isWorthWaiting) throw error;
+      await regions.waitForCleared(Number(error.details.missingRegions) + store.tables.unassigned.freeRegions);
+      return this.#chooseNow(primary, input);
+    }
+  }
+
+  #chooseNow(primary: VolumeRow, input: CreateInput): Choice {
+    const { tables } = this.#context.store;
+    const pool = poolOf(this.#context);
+    const fit = input.fit ?? tables.settings.fit;
+    if (input.secondary === undefined) return chooseSecondary(primary, pool, { condition: input.condition ?? tables.settings.condition, fit });
+    const named = tables.volume(input.secondary);
+    this.#requireNotPaired(primary, named);
+    return nameSecondary(primary, named, pool, { condition: input.condition ?? 'any', fit });
+  }
+
+  /** The cell of the matrix, where this very pair exists. */
+  #requireNotPaired(primary: VolumeRow, named: VolumeRow): void {
+    const pair: PairRow | undefined = this.#context.pairs.ofPrimary(primary.number).find((row) => row.secondary === named.number);
+    if (pair === undefined) return;
+    const decision = decide(pair, { event: 'create', pair }, this.#context.nowMs());
+    if (decision.kind === 'refused') throw refusalError(decision, this.#context.views.pairText(pair));
+  }
+
+  #requireDirtyRegion(bytes: number | undefined): void {
+    const { regionBytes } = this.#context.store;
+    if (bytes === undefined || (isPowerOfTwo(bytes) && bytes >= DIRTY_REGION_BYTES_MIN && bytes <= regionBytes)) return;
+    throw new TwinvolError('USAGE', `a dirty region cannot be ${bytes} bytes`, {
+      remedy: `give a power of two from ${formatSize(DIRTY_REGION_BYTES_MIN)} to the physical region's ${formatSize(regionBytes)}`,
+    });
+  }
+
+  #plan(primary: VolumeRow, { volume, how, fitting }: Choice, input: CreateInput): PlanView {
+    const { plane, gate } = this.#context;
+    const clients = plane.clientCount(volume.number);
+    const chosen = input.secondary === undefined ? `the device chooses ${volume.name} (${how === 'same' ? 'same capacity' : `${how}: ${formatSize(volume.capacityBytes)}`})` : `${volume.name} was named`;
+    const steps = [
+      chosen,
+      'the hosts of the secondary are asked whether they use it',
+      ...(fitting === null ? [] : [fittingText(volume, fitting)]),
+      ...(clients > 0 ? [`${clients} NBD connections to ${volume.name} are ended`] : []),
+      `up to ${formatSize(primary.capacityBytes)} are copied from ${primary.name} to ${volume.name} (holes are skipped), and every write from then on goes to both`,
+    ];
+    return planView('pair create', {
+      steps,
+      volumes: [primary.name, volume.name],
+      hosts: gate.hostsFor([volume.number]),
+      regions: fitting === null ? 0 : fitting.surplusRegions + fitting.missingRegions,
+      bytes: primary.capacityBytes,
+      destroysBytes: volume.capacityBytes,
+    });
+  }
+}

@@ -1,0 +1,22 @@
+/** A plan: what a command would do, in the shape that every command shares. */
+import type { PlanView } from '../core/views.ts';
+
+export type PlanParts = {
+  readonly steps: readonly string[];
+  readonly volumes?: readonly string[];
+  readonly hosts?: readonly string[];
+  readonly regions?: number;
+  readonly bytes?: number;
+  readonly destroysBytes?: number;
+};
+
+export const planView = (command: string, parts: PlanParts): PlanView => ({
+  command,
+  plan: true,
+  steps: parts.steps,
+  volumes: parts.volumes ?? [],
+  hosts: parts.hosts ?? [],
+  regions: parts.regions ?? 0,
+  bytes: parts.bytes ?? 0,
+  destroysBytes: parts.destroysBytes ?? 0,
+});

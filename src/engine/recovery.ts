@@ -1,0 +1,65 @@
+/**
+ * The start of a device: what the tables say is made true again, before anybody is let in.
+ *
+ * 1. Files of pairs and volumes that are not in the tables are removed: a crash left them before a record or after one.
+ * 2. Every volume and every pair is made known to the data plane; a pair's bits are read, and the marked intents are
+ *    added to them, so they contain everything that may differ.
+ * 3. The machine decides for each pair (`recovered`): a duplex pair with dirty bits is resynced, a copy goes on from its
+ *    bits, a split or suspended pair goes on tracking.
+ * 4. Regions that were to be cleared are cleared.
+ */
+import { join } from 'node:path';
+import type { PairRow } from '../core/rows.ts';
+import { realMetadataFiles } from '../platform/metadata-files.ts';
+import { BITMAP_DIRECTORY, INTENT_DIRECTORY } from '../store/layout.ts';
+import type { Store } from '../store/store.ts';
+import type { DeviceContext } from './context.ts';
+import type { PairShell } from './pair-shell.ts';
+import { volumeSpec } from './volume-support.ts';
+
+/** Volumes that are made known at a time. */
+const ATTACH_BATCH = 256;
+
+/** Must run before the data plane opens any of these files. @returns how many were removed */
+export const removeOrphanFiles = async (store: Store): Promise<number> => {
+  const { tables, directory } = store;
+  const isOrphanBitmap = (name: string): boolean => {
+    const id = /^pair-(\d+)-(?:primary|secondary)\.map$/.exec(name)?.[1];
+    return id !== undefined && tables.pair(Number(id)) === undefined;
+  };
+  const isOrphanIntent = (name: string): boolean => {
+    const number = /^volume-(\d+)\.map$/.exec(name)?.[1];
+    return number !== undefined && !tables.isPaired(Number(number));
+  };
+  let removed = 0;
+  for (const [folder, isOrphan] of [[BITMAP_DIRECTORY, isOrphanBitmap] as const, [INTENT_DIRECTORY, isOrphanIntent] as const]) {
+    const path = join(directory, folder);
+    for (const name of (await realMetadataFiles.list(path)).filter(isOrphan)) {
+      await realMetadataFiles.unlink(join(path, name));
+      removed += 1;
+    }
+  }
+  return removed;
+};
+
+/** @returns bytes that have to be copied because the last run did not end in order */
+export const recoverDevice = async (context: DeviceContext, shell: PairShell): Promise<number> => {
+  const { store, plane, regions, log } = context;
+  const volumes = store.tables.volumes();
+  for (let first = 0; first < volumes.length; first += ATTACH_BATCH) {
+    await Promise.all(volumes.slice(first, first + ATTACH_BATCH).map((row) => plane.volumeAttach(volumeSpec(row))));
+  }
+  let recoveryBytes = 0;
+  const found: Array<{ readonly row: PairRow; readonly dirtyBytes: number }> = [];
+  for (const row of store.tables.pairs()) {
+    const { recoveredBytes, dirtyBytes } = await plane.pairAttach({ ...row, fenceData: row.fence === 'data' }, { fresh: false });
+    recoveryBytes += row.state === 'duplex' ? dirtyBytes : recoveredBytes;
+    found.push({ row, dirtyBytes });
+  }
+  // All pairs are known before the first copy runs: a restore marks the bits of the primary's other pairs.
+  for (const { row, dirtyBytes } of found) await shell.happening(row.id, { event: 'recovered', dirtyBytes });
+  regions.resume();
+  const facts = { volumes: volumes.length, pairs: found.length, wasCleanShutdown: store.wasCleanShutdown, recoveryBytes };
+  log.info(facts, store.wasCleanShutdown ? 'the last run ended in order' : 'the last run did not end in order; legs that may differ are copied again');
+  return recoveryBytes;
+};

@@ -1,0 +1,88 @@
+/**
+ * Rows, progress and connections as the reports that the operator and programs see (`core/views.ts`). Reads only.
+ */
+import { countRegions } from '../core/runs.ts';
+import type { PairRow, VolumeRow } from '../core/rows.ts';
+import type { Tables } from '../core/tables.ts';
+import type { PairView, VolumeView } from '../core/views.ts';
+import type { DataPlane } from '../data/plane-api.ts';
+import type { ExportAddresses } from './export-addresses.ts';
+import type { PairBook } from './pair-book.ts';
+
+export class Views {
+  readonly #tables: Tables;
+  readonly #plane: Pick<DataPlane, 'pairProgress' | 'clientCount'>;
+  readonly #pairs: PairBook;
+  readonly #addresses: ExportAddresses;
+
+  constructor(tables: Tables, plane: Pick<DataPlane, 'pairProgress' | 'clientCount'>, pairs: PairBook, addresses: ExportAddresses) {
+    this.#tables = tables;
+    this.#plane = plane;
+    this.#pairs = pairs;
+    this.#addresses = addresses;
+  }
+
+  volume(row: VolumeRow): VolumeView {
+    const isPrimary = this.#tables.pairsOfPrimary(row.number).length > 0;
+    const isSecondary = this.#tables.pairOfSecondary(row.number) !== undefined;
+    return {
+      number: row.number,
+      name: row.name,
+      capacityBytes: row.capacityBytes,
+      attribute: row.attribute,
+      paired: isPrimary || isSecondary,
+      role: isPrimary ? 'primary' : isSecondary ? 'secondary' : null,
+      inUse: row.attribute === 'normal' ? 'invalid' : isSecondary ? 'in-use' : 'unused',
+      protected: row.isProtected,
+      formerCapacityBytes: row.formerCapacityBytes ?? null,
+      regions: countRegions(row.runs),
+      runs: row.runs,
+      uuid: row.uuid,
+      createdAtMs: row.createdAtMs,
+      clients: this.#plane.clientCount(row.number),
+      uri: this.uri(row),
+    };
+  }
+
+  uri(row: VolumeRow): string {
+    return this.#addresses.uriOf(row.name);
+  }
+
+  pair(row: PairRow): PairView {
+    const progress = this.#plane.pairProgress(row.id);
+    return {
+      id: row.id,
+      primary: this.#named(row.primary),
+      secondary: this.#named(row.secondary),
+      state: row.state,
+      copy: row.copy ?? null,
+      copyPointer: progress.pointer,
+      dirtyRegionBytes: row.dirtyRegionBytes,
+      dirtyBytes: progress.dirtyBytes,
+      copiedBytes: progress.copiedBytes,
+      rateBytesPerSecond: progress.rateBytesPerSecond,
+      etaMs: progress.etaMs,
+      fence: row.fence,
+      pace: row.pace,
+      reason: row.reason ?? null,
+      group: this.#tables.groupOfPair(row.id)?.name ?? null,
+      createdAtMs: row.createdAtMs,
+      stateSinceMs: row.stateSinceMs,
+    };
+  }
+
+  /** The pair's present view; null when there is no such pair (any more). */
+  pairById(id: number): PairView | null {
+    const row = this.#pairs.row(id);
+    return row === undefined ? null : this.pair(row);
+  }
+
+  /** `pair db -> copy`, as messages name it. */
+  pairText(row: Pick<PairRow, 'primary' | 'secondary'>): string {
+    return `pair ${this.#named(row.primary).name} -> ${this.#named(row.secondary).name}`;
+  }
+
+  #named(number: number): { readonly number: number; readonly name: string } {
+    return { number, name: this.#tables.findVolume(number)?.name ?? `#${number}` };
+  }
+}
