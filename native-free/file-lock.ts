@@ -52,7 +52,10 @@ export const ownerPathOf = (path: string): string => `${path}.owner`;
 
 /** The refusal, the same for both kinds of lock. `owner` undefined: somebody holds it and cannot be named. */
 export const lockedError = (path: string, owner: LockOwner | undefined, unseen: boolean): TwinvolError => {
-  const who = owner === undefined ? 'Another process' : `Process ${owner.pid}${unseen ? ` on ${owner.machine}, which cannot be seen from here,` : ''}`;
+  const who =
+    owner === undefined
+      ? 'Another process'
+      : `Process ${owner.pid}${unseen ? ` on ${owner.machine}, which cannot be seen from here,` : ''}`;
   return new TwinvolError('STORE_LOCKED', `${who} holds the lock ${path}.`, {
     details: { path, pid: owner?.pid ?? null },
     ...(unseen ? { remedy: `stop that process; if it is gone for certain, remove ${ownerPathOf(path)}` } : {}),

@@ -6,7 +6,13 @@
  * different files under one name); it names the owner while there is one, so that a refusal can.
  */
 import { closeSync, ftruncateSync, openSync, readFileSync, writeSync } from 'node:fs';
-import { acquireFileLock as acquireOwnerFile, claimOwnerFile, type FileLock, lockedError, pauseForOthers } from '../../native-free/file-lock.ts';
+import {
+  acquireFileLock as acquireOwnerFile,
+  claimOwnerFile,
+  type FileLock,
+  lockedError,
+  pauseForOthers,
+} from '../../native-free/file-lock.ts';
 import { parseOwner } from '../../native-free/lock-owner.ts';
 import { systemCode, TwinvolError } from '../core/faults.ts';
 import { type FsExt, fsExt } from './native.ts';
@@ -31,7 +37,8 @@ const acquireByFlock = (path: string, native: FsExt): FileLock => {
     try {
       native.flockSync(fd, 'exnb');
     } catch (error) {
-      if (systemCode(error) === 'EAGAIN' || systemCode(error) === 'EWOULDBLOCK') throw lockedError(path, readHolder(path) ?? undefined, false);
+      if (systemCode(error) === 'EAGAIN' || systemCode(error) === 'EWOULDBLOCK')
+        throw lockedError(path, readHolder(path) ?? undefined, false);
       throw error;
     }
     const claimed = claimOwnerFile(path, { by: 'flock', deadFlocks: true });

@@ -76,7 +76,9 @@ export class HolePuncher {
   /** A line cannot carry a line end, so such a path goes by an argument. */
   #punchDirectly(program: string, path: string, offset: number, length: number): Promise<boolean> {
     return new Promise((answer) => {
-      execFile(program, ['-p', '-o', `${offset}`, '-l', `${length}`, '--', path], { env: environment(), cwd: '/' }, (error) => answer(error === null));
+      execFile(program, ['-p', '-o', `${offset}`, '-l', `${length}`, '--', path], { env: environment(), cwd: '/' }, (error) =>
+        answer(error === null),
+      );
     });
   }
 

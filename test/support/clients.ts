@@ -20,9 +20,9 @@ export const hasClient = (name: string): boolean => {
 /** The program's path. Without it the running test fails in CI, and is skipped with a note elsewhere. */
 export const needClient = (name: string): string => {
   if (!hasClient(name)) {
-    const test = TestRunner.getCurrentTest();
-    if (test === undefined) throw new Error(`needClient('${name}') outside a test: use hasClient with describe.skipIf`);
-    test.context.skip(`${name} is not installed`);
+    const running = TestRunner.getCurrentTest();
+    if (running === undefined) throw new Error(`needClient('${name}') outside a test: use hasClient with describe.skipIf`);
+    running.context.skip(`${name} is not installed`);
   }
   return findProgram(name) ?? name;
 };

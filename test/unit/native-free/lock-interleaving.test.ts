@@ -96,7 +96,10 @@ describe('taking over from a dead owner', () => {
       const past = moments.at.has(call);
       countFrom([]);
       if (past) return expect(call).toBeGreaterThan(8);
-      expect([own, other].filter((lock) => lock !== null), `before call ${call}`).toHaveLength(1);
+      expect(
+        [own, other].filter((lock) => lock !== null),
+        `before call ${call}`,
+      ).toHaveLength(1);
     }
     throw new Error('the takeover never ended');
   });

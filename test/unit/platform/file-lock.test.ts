@@ -8,7 +8,10 @@ import { fsExt } from '../../../src/platform/native.ts';
 import { fileLockConformance, holdElsewhere, kill } from '../../support/file-lock-conformance.ts';
 import { temporaryDirectory } from '../../support/temporary.ts';
 
-fileLockConformance(fsExt === null ? 'picked without fs-ext' : 'fs-ext', { acquire: acquireFileLock, native: fsExt === null ? 'off' : 'on' });
+fileLockConformance(fsExt === null ? 'picked without fs-ext' : 'fs-ext', {
+  acquire: acquireFileLock,
+  native: fsExt === null ? 'off' : 'on',
+});
 
 describe.skipIf(fsExt === null)('a store between a process with fs-ext and one without', () => {
   it('each keeps the other out', async () => {

@@ -56,17 +56,23 @@ describe.skipIf(!canPunch)('punching holes', () => {
     expect(puncher.method).toBe('fallocate');
   });
 
-  it.each([' begins and ends with blanks ', `quotes ' " and $HOME \`id\``, 'back\\slash\\n', '-p', 'two\nlines', 'ünï ✓', '*', ';touch x;'])(
-    'a file called %j is only a name',
-    async (name) => {
-      await using temporary = await temporaryDirectory();
-      const path = temporary.path(name);
-      writeFileSync(path, Buffer.alloc(8192, 7));
-      expect(await puncher.punch(path, 0, 4096)).toBe(true);
-      expect(readFileSync(path).equals(Buffer.alloc(8192, 7).fill(0, 0, 4096))).toBe(true);
-      expect(readdirSync(temporary.root)).toEqual([name]);
-    },
-  );
+  it.each([
+    ' begins and ends with blanks ',
+    `quotes ' " and $HOME \`id\``,
+    'back\\slash\\n',
+    '-p',
+    'two\nlines',
+    'ünï ✓',
+    '*',
+    ';touch x;',
+  ])('a file called %j is only a name', async (name) => {
+    await using temporary = await temporaryDirectory();
+    const path = temporary.path(name);
+    writeFileSync(path, Buffer.alloc(8192, 7));
+    expect(await puncher.punch(path, 0, 4096)).toBe(true);
+    expect(readFileSync(path).equals(Buffer.alloc(8192, 7).fill(0, 0, 4096))).toBe(true);
+    expect(readdirSync(temporary.root)).toEqual([name]);
+  });
 
   it('says no to what is not there, and to nothing', async () => {
     await using temporary = await temporaryDirectory();
@@ -86,7 +92,11 @@ describe.skipIf(!canPunch)('punching holes', () => {
     process.kill(first, 'SIGKILL');
     expect(await Promise.all(answers)).toEqual(answers.map(() => true));
     expect(shells()).not.toContain(first);
-    expect(readFileSync(path).subarray(0, 50 * 8192).every((byte) => byte === 0)).toBe(true);
+    expect(
+      readFileSync(path)
+        .subarray(0, 50 * 8192)
+        .every((byte) => byte === 0),
+    ).toBe(true);
   });
 
   it('close answers what was asked, ends the shell, and nothing more can be asked', async () => {

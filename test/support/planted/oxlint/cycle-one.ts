@@ -1,0 +1,4 @@
+/** planted: import(no-cycle) */
+import { two } from './cycle-two.ts';
+
+export const one = (): number => two() + 1;

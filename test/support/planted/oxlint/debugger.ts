@@ -1,0 +1,4 @@
+/** planted: eslint(no-debugger) */
+export const stop = (): void => {
+  debugger;
+};

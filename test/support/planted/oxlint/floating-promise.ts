@@ -1,0 +1,6 @@
+/** planted: typescript(no-floating-promises) */
+const later = async (): Promise<void> => undefined;
+
+export const start = (): void => {
+  later();
+};

@@ -1,0 +1,4 @@
+/** planted: typescript(only-throw-error) */
+export const fail = (): never => {
+  throw 'text';
+};

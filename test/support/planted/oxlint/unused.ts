@@ -1,0 +1,4 @@
+/** planted: eslint(no-unused-vars) */
+import { join } from 'node:path';
+
+export const value = 1;

@@ -1,0 +1,4 @@
+/** planted: layer */
+import { thing } from '../src/platform/native.ts';
+
+export const used = thing;

@@ -1,0 +1,4 @@
+/** planted: package */
+import { thing } from 'fs-ext';
+
+export const used = thing;

@@ -1,0 +1,4 @@
+/** planted: package */
+import { thing } from 'commander';
+
+export const used = thing;

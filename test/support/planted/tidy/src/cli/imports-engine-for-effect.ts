@@ -1,0 +1,4 @@
+/** planted: layer */
+import '../engine/engine.ts';
+
+export const own = 1;

@@ -1,0 +1,2 @@
+/** planted: layer */
+export const used = () => import('../engine/engine.ts');

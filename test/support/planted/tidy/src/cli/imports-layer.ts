@@ -1,0 +1,4 @@
+/** planted: layer */
+import { thing } from '../engine/engine.ts';
+
+export const used = thing;

@@ -1,0 +1,3 @@
+/** planted: barrel */
+export { one } from './one.ts';
+export type { Two } from './two.ts';

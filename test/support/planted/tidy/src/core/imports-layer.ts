@@ -1,0 +1,4 @@
+/** planted: layer */
+import { thing } from '../wire/frame.ts';
+
+export const used = thing;

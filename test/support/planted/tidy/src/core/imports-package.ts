@@ -1,0 +1,4 @@
+/** planted: package */
+import { thing } from 'zod';
+
+export const used = thing;

@@ -1,0 +1,4 @@
+/** planted: node-module */
+import { readFileSync } from 'node:fs';
+
+export const used = readFileSync;

@@ -1,0 +1,4 @@
+/** planted: node-module */
+import { randomBytes } from 'node:crypto';
+
+export const used = randomBytes;

@@ -1,0 +1,3 @@
+/** planted: silenced */
+// @ts-ignore
+export const half: string = 1;

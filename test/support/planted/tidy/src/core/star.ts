@@ -1,0 +1,4 @@
+/** planted: barrel */
+export * from './one.ts';
+
+export const own = 1;

@@ -1,0 +1,3 @@
+/** planted: unfinished */
+// TODO: the other half
+export const half = 1;

@@ -1,0 +1,2 @@
+/** planted: name */
+export const anything = 1;

@@ -1,0 +1,4 @@
+import { one } from './one.ts';
+
+/** planted: header */
+export const used = one;

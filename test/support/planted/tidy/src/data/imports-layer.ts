@@ -1,0 +1,4 @@
+/** planted: layer */
+import { thing } from '../control/server.ts';
+
+export const used = thing;

@@ -1,0 +1,4 @@
+/** planted: layer */
+import { thing } from './cli/main.ts';
+
+export const used = thing;

@@ -1,0 +1,4 @@
+/** planted: package */
+import { thing } from 'pino';
+
+export const used = thing;

@@ -1,0 +1,4 @@
+/** planted: layer */
+import { thing } from '../store/layout.ts';
+
+export const used = thing;

@@ -1,0 +1,4 @@
+/** planted: package */
+import { thing } from 'piscina';
+
+export const used = thing;

@@ -1,0 +1,4 @@
+/** planted: layer */
+import { thing } from '../../bench/thing.ts';
+
+export const used = thing;

@@ -1,0 +1,4 @@
+/** planted: layer */
+import { workerFile } from '../platform/worker-file.ts';
+
+export const used = workerFile('data/lane-worker');

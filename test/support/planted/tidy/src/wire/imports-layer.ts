@@ -1,0 +1,4 @@
+/** planted: layer */
+import { thing } from '../platform/native.ts';
+
+export const used = thing;

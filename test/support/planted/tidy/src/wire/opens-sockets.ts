@@ -1,0 +1,4 @@
+/** planted: node-module */
+import { createServer } from 'node:net';
+
+export const used = createServer;

@@ -1,0 +1,4 @@
+/** planted: focused-test */
+import { it } from 'vitest';
+
+it.only('one', () => undefined);

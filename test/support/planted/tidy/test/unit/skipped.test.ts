@@ -1,0 +1,4 @@
+/** planted: focused-test */
+import { describe } from 'vitest';
+
+describe.skip('one', () => undefined);
