@@ -10,19 +10,18 @@ import os from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { TwinvolError } from '../core/faults.ts';
-import { formatNbdUri } from '../wire/nbd-uri.ts';
 import { INTENT_EXTENT_BYTES } from '../core/units.ts';
 import type { ClientView } from '../core/views.ts';
 import type { FaultRule, VerifyReport } from '../engine/api.ts';
 import { nativeReport } from '../platform/native.ts';
 import { Copies } from './copies.ts';
 import { IntentCleaner } from './intent-cleaner.ts';
-import type { ConnectionReport, FromLane, TlsMaterial } from './lane-messages.ts';
-import { Listener, clearUnixPath } from './listener.ts';
+import { Clients } from './clients.ts';
+import type { FromLane } from './lane-messages.ts';
 import type { DataPlane, ExportPolicy, ListenOptions, PairProgress, PairSpec, PairSwitch, PlaneEvents, VolumeSpec } from './plane-api.ts';
 import { PairState, type PlaneStore, VolumeState } from './plane-state.ts';
 import { DEVICE, deviceBlock, LANE_COUNT_MAX, PAIR, SLOT_MAIN, SLOT_ZERO_WORKER, VOLUME } from './shared-memory.ts';
-import { type LaneLink, WorkerSet } from './worker-set.ts';
+import { type AnyLink, WorkerSet } from './worker-set.ts';
 import { WriteGate } from './write-gate.ts';
 
 const fdatasync = promisify(fs.fdatasync);
@@ -42,8 +41,6 @@ export const openDataPlane = async (options: DataPlaneOptions): Promise<DataPlan
   return plane;
 };
 
-type OpenClient = { readonly lane: number; volume: number | null; readonly peer: string };
-
 class Plane extends EventEmitter<PlaneEvents> implements DataPlane {
   readonly handover: 'descriptor' | 'own-listener';
   readonly laneCount: number;
@@ -55,16 +52,12 @@ class Plane extends EventEmitter<PlaneEvents> implements DataPlane {
   readonly #volumes = new Map<number, VolumeState>();
   readonly #pairs = new Map<number, PairState>();
   readonly #held = new Map<number, Array<() => void>>();
-  readonly #clients = new Map<number, OpenClient>();
-  readonly #listener = new Listener((accepted) => this.#accepted(accepted));
+  readonly #clients: Clients;
   readonly #cleaner: IntentCleaner;
   readonly #copies: Copies;
-  readonly #unixPaths: string[] = [];
-  readonly #laneLoad: number[] = [];
   /** Jobs that the zero worker has taken and not answered. */
   readonly #zeroJobs = new Map<string, { readonly lane: number; readonly job: number }>();
   #survivesPowerLoss: boolean;
-  #nextClient = 0;
   #isDraining = false;
   #isClosed = false;
 
@@ -90,6 +83,7 @@ class Plane extends EventEmitter<PlaneEvents> implements DataPlane {
         lost: (slot, name, error) => this.#lost(slot, name, error),
       },
     });
+    this.#clients = new Clients(this.#workers, this.handover);
     const view = this;
     this.#cleaner = new IntentCleaner(
       {
@@ -276,64 +270,20 @@ class Plane extends EventEmitter<PlaneEvents> implements DataPlane {
 
   // Clients
 
-  async listen(options: ListenOptions): Promise<readonly string[]> {
-    if (options.tls !== undefined) {
-      const { certPem, keyPem, caPem, required } = options.tls;
-      this.#workers.setTls({ certPem, keyPem, caPem: caPem ?? null, required } satisfies TlsMaterial);
-    }
-    const uris: string[] = [];
-    if (options.unixPath !== undefined) {
-      await this.#listenUnix(options.unixPath);
-      this.#unixPaths.push(options.unixPath);
-      uris.push(formatNbdUri({ tls: false, where: { kind: 'unix', path: options.unixPath }, exportName: '' }));
-    }
-    if (options.tcp !== undefined) {
-      const port = await this.#listenTcp(options.tcp.host, options.tcp.port);
-      uris.push(formatNbdUri({ tls: options.tls !== undefined, where: { kind: 'tcp', host: options.tcp.host, port }, exportName: '' }));
-    }
-    return uris;
+  listen(options: ListenOptions): Promise<readonly string[]> {
+    return this.#clients.listen(options);
   }
 
-  async #listenUnix(path: string): Promise<void> {
-    if (this.handover === 'descriptor') return this.#listener.unix(path);
-    await clearUnixPath(path);
-    await (this.#workers.lanes[0] as LaneLink).ask((id) => ({ type: 'listen', id, unixPath: path, host: null, port: 0 }));
-    fs.chmodSync(path, 0o600);
+  clients(): Promise<readonly ClientView[]> {
+    return this.#clients.views();
   }
 
-  #listenTcp(host: string, port: number): Promise<number> {
-    if (this.handover === 'descriptor') return this.#listener.tcp(host, port);
-    return (this.#workers.lanes[0] as LaneLink).ask<number>((id) => ({ type: 'listen', id, unixPath: null, host, port }));
-  }
-
-  #accepted(accepted: { readonly fd: number; readonly transport: 'unix' | 'tcp'; readonly address: string }): void {
-    let lane = 0;
-    for (let other = 1; other < this.laneCount; other += 1) if ((this.#laneLoad[other] ?? 0) < (this.#laneLoad[lane] ?? 0)) lane = other;
-    this.#laneLoad[lane] = (this.#laneLoad[lane] ?? 0) + 1;
-    this.#nextClient += 1;
-    this.#clients.set(this.#nextClient, { lane, volume: null, peer: accepted.address });
-    (this.#workers.lanes[lane] as LaneLink).send({ type: 'connection', id: this.#nextClient, ...accepted });
-  }
-
-  async clients(): Promise<readonly ClientView[]> {
-    const views: ClientView[] = [];
-    const reports = await Promise.all(this.#workers.lanes.map((lane) => lane.ask<ConnectionReport[]>((id) => ({ type: 'report', id }))));
-    for (const [lane, report] of reports.entries()) for (const client of report ?? []) views.push(viewOf(client, lane));
-    return views.sort((left, right) => left.id - right.id);
-  }
-
-  async clientsEnd(which: { readonly client?: number; readonly volume?: number }): Promise<number> {
-    const counts = await Promise.all(
-      this.#workers.lanes.map((lane) => lane.ask<number>((id) => ({ type: 'end', id, client: which.client ?? null, volume: which.volume ?? null }))),
-    );
-    return counts.reduce((sum, count) => sum + (count ?? 0), 0);
+  clientsEnd(which: { readonly client?: number; readonly volume?: number }): Promise<number> {
+    return this.#clients.end(which);
   }
 
   clientCount(volume?: number): number {
-    if (volume === undefined) return this.#clients.size;
-    let count = 0;
-    for (const client of this.#clients.values()) if (client.volume === volume) count += 1;
-    return count;
+    return this.#clients.count(volume);
   }
 
   #fromLane(lane: number, message: Exclude<FromLane, { type: 'answer' }>): void {
@@ -345,11 +295,13 @@ class Plane extends EventEmitter<PlaneEvents> implements DataPlane {
       case 'list':
         return this.#workers.lanes[lane]?.send({ type: 'listed', ask: message.ask, entries: this.#isDraining ? [] : this.#policy.list(message.peer) });
       case 'opened':
-        this.#clients.set(message.id, { lane, volume: message.volume, peer: message.peer });
+        this.#clients.opened(lane, message);
         this.emit('clientOpened', { id: message.id, volume: message.volume, peer: message.peer });
         return;
       case 'closed':
-        return this.#closed(lane, message);
+        this.#clients.closed(lane, message.id);
+        this.emit('clientClosed', { id: message.id, volume: message.volume, peer: message.peer, reason: message.reason });
+        return;
       case 'leg-failed':
         return this.#legFailed(message.failure);
       case 'zero': {
@@ -364,11 +316,6 @@ class Plane extends EventEmitter<PlaneEvents> implements DataPlane {
   #zeroed(lane: number, job: number, code: string): void {
     this.#zeroJobs.delete(`${lane}:${job}`);
     this.#workers.lanes[lane]?.send({ type: 'zeroed', job, code });
-  }
-
-  #closed(lane: number, message: Extract<FromLane, { type: 'closed' }>): void {
-    if (this.#clients.delete(message.id)) this.#laneLoad[lane] = Math.max(0, (this.#laneLoad[lane] ?? 1) - 1);
-    this.emit('clientClosed', { id: message.id, volume: message.volume, peer: message.peer, reason: message.reason });
   }
 
   #find(lane: number, message: Extract<FromLane, { type: 'find' }>): void {
@@ -388,7 +335,7 @@ class Plane extends EventEmitter<PlaneEvents> implements DataPlane {
   }
 
   /** Tells a worker of a volume and of the pairs that it is in. */
-  #tellAll(link: LaneLink | ReturnType<WorkerSet['zeroWorker']>, number: number): void {
+  #tellAll(link: AnyLink, number: number): void {
     const volume = this.#volumes.get(number);
     if (volume === undefined) return;
     this.#workers.tellVolume(link, volume);
@@ -418,13 +365,8 @@ class Plane extends EventEmitter<PlaneEvents> implements DataPlane {
     }
     for (const { block } of this.#pairs.values()) releaseWord(block.words, PAIR.FILE_LOCK, slot);
     for (const { intents } of this.#volumes.values()) if (intents !== null) releaseWord(intents.block.words, VOLUME.FILE_LOCK, slot);
-    for (const [id, client] of [...this.#clients]) {
-      if (client.lane !== slot - 1) continue;
-      this.#clients.delete(id);
-      this.emit('clientClosed', { id, volume: client.volume, peer: client.peer, reason: `${name} died` });
-    }
+    for (const client of this.#clients.laneLost(slot - 1)) this.emit('clientClosed', { ...client, reason: `${name} died` });
     if (slot === SLOT_ZERO_WORKER) for (const { lane, job } of [...this.#zeroJobs.values()]) this.#zeroed(lane, job, 'EIO');
-    this.#laneLoad[slot - 1] = 0;
     this.emit('workerLost', { worker: name, message });
     // A lane that comes back has to know what the dead one knew; the message arrives at the new one's start.
     setImmediate(() => void this.#retell(slot - 1));
@@ -456,7 +398,7 @@ class Plane extends EventEmitter<PlaneEvents> implements DataPlane {
   async drain(): Promise<void> {
     if (this.#isDraining) return;
     this.#isDraining = true;
-    this.#listener.close();
+    this.#clients.stopListening();
     await this.clientsEnd({});
     await Promise.all([...this.#volumes.keys()].filter((number) => this.#pairsOf(number).length > 0).map((number) => this.volumeFlush(number)));
   }
@@ -471,7 +413,7 @@ class Plane extends EventEmitter<PlaneEvents> implements DataPlane {
     await this.#cleaner.stop(true);
     for (const pair of this.#pairs.values()) pair.close(false);
     for (const volume of this.#volumes.values()) volume.closeIntents(false);
-    for (const path of this.#unixPaths) fs.rmSync(path, { force: true });
+    this.#clients.removeSockets();
   }
 
   #volume(number: number): VolumeState {
@@ -504,18 +446,3 @@ class Plane extends EventEmitter<PlaneEvents> implements DataPlane {
 const releaseWord = (words: Int32Array, index: number, slot: number): void => {
   if (Atomics.compareExchange(words, index, slot + 1, 0) === slot + 1) Atomics.notify(words, index);
 };
-
-const viewOf = (client: ConnectionReport, lane: number): ClientView => ({
-  id: client.id,
-  volume: client.volume === null ? null : { number: client.volume, name: client.volumeName ?? '' },
-  peer: client.peer,
-  transport: client.transport,
-  phase: client.phase,
-  readOnly: client.readOnly,
-  host: client.host,
-  lane,
-  connectedAtMs: client.connectedAtMs,
-  readBytes: client.readBytes,
-  writtenBytes: client.writtenBytes,
-  requests: client.requests,
-});
