@@ -37,7 +37,7 @@ const streamOf = (stream: NodeJS.WriteStream): CliStream => ({
     if (stream.writable) stream.write(text);
   },
   get isTerminal() {
-    return stream.isTTY === true;
+    return stream.isTTY;
   },
   get columns() {
     return stream.columns || 80;
@@ -99,7 +99,7 @@ export const processIo = (): CliIo => {
     stdout: streamOf(process.stdout),
     stderr: streamOf(process.stderr),
     env: process.env,
-    isInteractive: process.stdin.isTTY === true && process.stderr.isTTY === true,
+    isInteractive: process.stdin.isTTY && process.stderr.isTTY,
     ask: askOnTerminal,
     keys: keysOfTerminal,
     nowMs: () => Date.now(),

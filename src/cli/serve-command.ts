@@ -94,27 +94,35 @@ const startLine = ({ store, lanes, native, version }: StatusView): string => {
   return `twinvol ${version}: store ${store.directory} (${store.uuid}), ${lanes.count} lanes (${lanes.handover}), ${ways}`;
 };
 
+/** The engine's own words about itself, over its control socket: it is ready when that answers. */
+const statusFrom = async (control: string): Promise<StatusView> => {
+  const { ControlClient } = await import('../control/client.ts');
+  await using client = await ControlClient.connect(control);
+  return await client.call('device.status', {});
+};
+
 const serveStore = async (context: CommandContext, options: ServeCommandOptions): Promise<void> => {
   const { interrupted, stdout } = context.io;
   const tls = tlsOf(options);
   const { serve } = await import('../serve.ts');
   const { nbdUnix, nbdTcp, logLevel, lanes } = options;
   const engine = await serve({ store: context.storeDirectory, ...given({ nbdUnix, nbdTcp, tls, logLevel, lanes }) });
-  const drain = (): void => {
-    context.note('draining: connections are told to go, what is acknowledged is made durable');
-    engine.drain().catch((error: unknown) => context.note(`draining failed: ${error instanceof Error ? error.message : String(error)}`));
-  };
-  if (interrupted.aborted) drain();
-  else interrupted.addEventListener('abort', drain, { once: true });
+  const drained = new Promise<void>((resolve, reject) => {
+    const drain = (): void => {
+      context.note('draining: connections are told to go, what is acknowledged is made durable');
+      engine.drain().then(resolve, reject);
+    };
+    if (interrupted.aborted) drain();
+    else interrupted.addEventListener('abort', drain, { once: true });
+  });
   const { control, nbd } = engine.ready;
-  const { ControlClient } = await import('../control/client.ts');
-  const client = await ControlClient.connect(control);
-  const status = await client.call('device.status', {}).finally(() => client.close());
+  const status = await statusFrom(control);
   stdout.write(
     context.json
       ? `${JSON.stringify({ ready: { control, nbd }, status })}\n`
       : `${startLine(status)}\nready ${nbd.join(' ')} control ${control}\n`,
   );
+  await Promise.race([engine.closed, drained]);
   await engine.closed;
 };
 

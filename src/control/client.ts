@@ -72,7 +72,7 @@ export class ControlClient implements AsyncDisposable {
 
   /** @throws TwinvolError with the engine's code, or `ENGINE_UNREACHABLE` */
   call<Name extends MethodName>(method: Name, params: MethodParams<Name>, options: CallOptions = {}): Promise<MethodResult<Name>> {
-    return this.#request(method, params as object, options.signal) as Promise<MethodResult<Name>>;
+    return this.#request(method, params, options.signal) as Promise<MethodResult<Name>>;
   }
 
   /**

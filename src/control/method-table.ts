@@ -50,7 +50,7 @@ export type MethodName = keyof typeof METHODS;
 export type MethodParams<Name extends MethodName> = z.input<(typeof METHODS)[Name]['params']>;
 export type MethodResult<Name extends MethodName> = Awaited<ReturnType<(typeof METHODS)[Name]['handler']>>;
 
-const TABLE: ReadonlyMap<string, Method> = new Map(Object.entries(METHODS) as unknown as ReadonlyArray<readonly [string, Method]>);
+const TABLE: ReadonlyMap<string, Method> = new Map<string, Method>(Object.entries(METHODS));
 
 export const methodOf = (name: string): Method | undefined => TABLE.get(name);
 export const methodNames = (): string[] => [...TABLE.keys()];

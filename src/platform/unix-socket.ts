@@ -72,8 +72,8 @@ export const listenPrivately = async (path: string, onConnection: (socket: Socke
     address = addressOf(path);
     removeStale(path);
     const server = createServer({ allowHalfOpen: true }, onConnection);
-    const { release } = address;
-    server.on('close', release);
+    const held = address;
+    server.on('close', () => held.release());
     const umask = isMainThread ? process.umask(0o177) : null;
     let bound: Promise<void>;
     try {

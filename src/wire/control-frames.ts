@@ -73,8 +73,8 @@ const messageOf = (value: unknown): RpcMessage => {
   if (typeof value['method'] === 'string') {
     const { method, params = {} } = value;
     if (!isObject(params)) return refuse('"params" must be an object: parameters have names');
-    if (!('id' in value)) return { kind: 'notification', method: method as string, params };
-    return id === null ? refuse('"id" must be a string or a whole number') : { kind: 'request', id, method: method as string, params };
+    if (!('id' in value)) return { kind: 'notification', method: method, params };
+    return id === null ? refuse('"id" must be a string or a whole number') : { kind: 'request', id, method: method, params };
   }
   if ('method' in value) return refuse('"method" must be a string');
   if (isObject(value['error'])) {
@@ -186,5 +186,5 @@ export const errorOfBody = (body: RpcErrorBody): TwinvolError => {
   if (data === undefined || code === null) {
     return new TwinvolError('INTERNAL', `the engine answered: ${body.message}`, { details: { rpcCode: body.code, exit: EXIT.broken } });
   }
-  return new TwinvolError(code, body.message, { remedy: String(data.remedy), details: isObject(data.details) ? data.details : {} });
+  return new TwinvolError(code, body.message, { remedy: data.remedy, details: isObject(data.details) ? data.details : {} });
 };

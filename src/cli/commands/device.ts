@@ -108,7 +108,7 @@ export const registerSettings = (program: Command, context: CommandContext): voi
   ])
     .argument('<NAME=VALUE...>', `one or more of: ${SETTING_NAMES.join(', ')}`)
     .action(async (assignments: readonly string[]) => {
-      const changed = await context.call('settings.set', settingsOf(assignments) as Partial<DeviceSettings>);
+      const changed = await context.call('settings.set', settingsOf(assignments));
       context.print(changed, () => settingsText(changed, context));
     });
 };

@@ -94,7 +94,7 @@ export const registerFault = (program: Command, context: CommandContext): void =
     .option('--id <ID>', 'one fault, by its number', numberArgument('fault number', 0, 2 ** 31))
     .option('--all', 'every fault of the device')
     .action(async (volume: VolumeRef | undefined, { id, all }: { id?: number; all?: boolean }) => {
-      if ([volume, id, all].filter((given) => given !== undefined).length !== 1) {
+      if ([volume, id, all].filter((choice) => choice !== undefined).length !== 1) {
         throw new TwinvolError('USAGE', 'fault clear takes a volume, --id or --all, and one of them only', {
           remedy: 'see twinvol fault clear --help',
         });

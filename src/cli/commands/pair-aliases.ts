@@ -141,7 +141,7 @@ const pairdisplay: Action = async (context, words) => {
   const hasSelection = one(words, '-g') !== undefined || namedPair(words) !== null;
   const pairs = hasSelection ? await meantPairs(context, words) : await context.call('pair.status', {});
   const lines = pairs.flatMap((pair) => [
-    { pair, side: 'P-VOL', volume: pair.primary, other: pair.secondary, status: wordOf(pair) as string },
+    { pair, side: 'P-VOL', volume: pair.primary, other: pair.secondary, status: wordOf(pair) },
     { pair, side: 'S-VOL', volume: pair.secondary, other: pair.primary, status: wordOf(pair) === 'PSUS' ? 'SSUS' : wordOf(pair) },
   ]);
   type Line = (typeof lines)[number];

@@ -5,7 +5,7 @@ import { TwinvolError } from '../../../src/core/faults.ts';
 import { SETTINGS_DEFAULT } from '../../../src/core/rows.ts';
 import { GiB, MiB } from '../../../src/core/units.ts';
 import type { PlanView } from '../../../src/core/views.ts';
-import type { Engine, FaultRule } from '../../../src/engine/api.ts';
+import type { FaultRule } from '../../../src/engine/api.ts';
 import { clientView, pairView, statusView, volumeView } from '../control/scripted-engine.ts';
 import { device } from './command-line.ts';
 
@@ -85,7 +85,7 @@ describe('volume', () => {
       volumeGrow: grow.method,
       volumeSet: set.method,
       volumeRename: rename.method,
-    } as Partial<Engine>);
+    });
     expect((await line('volume create db --size 1.5G --attribute secondary')).exit).toBe(0);
     expect(create.calls).toEqual([{ name: 'db', sizeBytes: 1.5 * GiB, attribute: 'secondary' }]);
     expect((await line('volume grow 1 --size 20G')).out).toBe('volume db is now 20 GiB\n');
@@ -107,7 +107,7 @@ describe('volume', () => {
 
   it('asks before a deletion on a terminal, and not in scripts or with --yes', async () => {
     const remove = recorder(volumeView(1, 'db'));
-    const { line } = await device({ volumeDelete: remove.method, volumeShow: () => volumeView(1, 'db') } as Partial<Engine>);
+    const { line } = await device({ volumeDelete: remove.method, volumeShow: () => volumeView(1, 'db') });
     const no = await line('volume delete db', { answers: [''] });
     expect(no).toMatchObject({ exit: 10, asked: ['delete volume db (10 GiB) and its data? [y/N] '] });
     expect(no.err).toContain('volume db was not deleted [NOT_CONFIRMED]');
@@ -159,7 +159,7 @@ describe('pair', () => {
 
   it('creates with what was given and nothing else', async () => {
     const create = recorder(pairView({ state: 'duplex-pending', copy: 'initial' }));
-    const { line } = await device({ pairCreate: create.method } as Partial<Engine>);
+    const { line } = await device({ pairCreate: create.method });
     expect((await line('pair create db')).out).toBe('pair db -> db-copy formed, now duplex-pending\n');
     await line('pair create 1 2 --condition same --fit regions --pace fast --fence data --dirty-region-size 4K');
     expect(create.calls).toEqual([
@@ -170,7 +170,7 @@ describe('pair', () => {
 
   it('prints a plan, and changes nothing', async () => {
     const create = recorder(PLAN);
-    const { line } = await device({ pairCreate: create.method } as Partial<Engine>);
+    const { line } = await device({ pairCreate: create.method });
     const { out } = await line('pair create db --plan --wait');
     expect(create.calls).toEqual([{ primary: 'db', plan: true }]);
     expect(out).toBe(
@@ -249,7 +249,7 @@ describe('pair', () => {
       pairSet: set.method,
       pairVerify: verify.method,
       groupSplit: groupSplit.method,
-    } as Partial<Engine>);
+    });
     expect((await line('pair split db')).out).toBe('pair db -> db-copy split\n');
     expect((await line('pair split --group nightly')).out).toBe('group nightly: 1 pairs split at one point in time\n');
     expect(await line('pair split')).toMatchObject({ exit: 64 });
@@ -271,7 +271,7 @@ describe('pair', () => {
     const { line } = await device({
       pairCreate: create.method,
       poolCandidates: () => [candidate(4), candidate(5), candidate(6)],
-    } as Partial<Engine>);
+    });
     expect(await line('pair create db --choose', { keys: ['down', 'down', 'down', 'up', 'enter'] })).toMatchObject({ exit: 0 });
     expect(create.calls).toEqual([{ primary: 'db', secondary: 5 }]);
     expect(await line('pair create db --choose', { keys: ['down', 'cancel'] })).toMatchObject({ exit: 10 });
@@ -311,7 +311,7 @@ describe('pool, group, fault, client, settings, status, events', () => {
   it('adds, lists and clears faults', async () => {
     const add = recorder(FAULT);
     const clear = recorder(2);
-    const { line } = await device({ faultAdd: add.method, faultList: () => [FAULT], faultClear: clear.method } as Partial<Engine>);
+    const { line } = await device({ faultAdd: add.method, faultList: () => [FAULT], faultClear: clear.method });
     await line('fault add db --error write --range 1M-2M --rate 50% --once --seed 7');
     await line('fault add db --latency 20ms');
     await line('fault add db --error any --errno enospc --range 1M- --count 3');
@@ -350,7 +350,7 @@ describe('pool, group, fault, client, settings, status, events', () => {
         }),
       settings: () => SETTINGS_DEFAULT,
       settingsSet: set.method,
-    } as Partial<Engine>);
+    });
     const { out } = await line('status');
     expect(out).toContain('twinvol     0.1.0, process 4711, up 1:00:00');
     expect(out).toContain('holes are found by reading');

@@ -115,7 +115,7 @@ export const controlReference = (): string => {
       method.changes ? 'changes something' : 'only reads',
       ...(method.destroysData ? ['**may destroy data: asks for consent**'] : []),
     ];
-    const rows = paramRows(method.params as Schema);
+    const rows = paramRows(method.params);
     lines.push(`### ${method.name}`, '', method.summary, '', `Result: ${method.result}. It ${marks.join('; ')}.`, '');
     if (rows.length > 0) lines.push('| parameter | type | needed | meaning |', '| --- | --- | --- | --- |', ...rows, '');
   }

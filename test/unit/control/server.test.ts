@@ -213,7 +213,7 @@ describe('control server, callers without manners', () => {
       return new Promise((_, reject) => {
         signal?.addEventListener('abort', () => {
           aborted += 1;
-          reject(signal.reason);
+          reject(signal.reason instanceof Error ? signal.reason : new Error('no reason'));
         });
       });
     };
