@@ -41,7 +41,15 @@ export class Call {
   #serverMessage = '';
   readonly #onEnd: (error: NbdError | null) => void;
 
-  constructor(type: number, flags: number, offset: number, length: number, data: Buffer | null, target: Buffer | null, onEnd: (error: NbdError | null) => void) {
+  constructor(
+    type: number,
+    flags: number,
+    offset: number,
+    length: number,
+    data: Buffer | null,
+    target: Buffer | null,
+    onEnd: (error: NbdError | null) => void,
+  ) {
     this.type = type;
     this.flags = flags;
     this.offset = offset;

@@ -92,7 +92,13 @@ const wholeNumber = (name: string, value: number, min: number, max: number): num
   return value;
 };
 
-type Where = { readonly target: StreamTarget; readonly exportName: string; readonly demandsTls: boolean; readonly tlsHost: string; readonly tls: StreamTls };
+type Where = {
+  readonly target: StreamTarget;
+  readonly exportName: string;
+  readonly demandsTls: boolean;
+  readonly tlsHost: string;
+  readonly tls: StreamTls;
+};
 
 const fromUri = async (uri: string): Promise<Where> => {
   try {
@@ -130,7 +136,8 @@ export const settleOptions = async (given: string | ConnectOptions): Promise<Set
   if (options.socket !== undefined && options.host !== undefined) throw usage('give a socket or a host, not both');
   const where = options.uri === undefined ? fromParts(options) : await fromUri(options.uri);
   const exportName = options.exportName ?? where.exportName;
-  if (exportName.includes('\0') || Buffer.byteLength(exportName) > NBD_STRING_BYTES_MAX) throw usage('an export name has at most 4096 bytes and no NUL');
+  if (exportName.includes('\0') || Buffer.byteLength(exportName) > NBD_STRING_BYTES_MAX)
+    throw usage('an export name has at most 4096 bytes and no NUL');
   const reconnect = options.reconnect === true ? {} : options.reconnect;
   return {
     target: where.target,

@@ -186,7 +186,10 @@ export class ConnectionPool implements ConnectionOwner {
       blockSizes.minimumBytes <= this.session.blockSizes.minimumBytes;
     if (!isSame) {
       dialled.stream.destroy();
-      throw new NbdError('NBD_CHANGED', `the export has ${sizeBytes} bytes now and had ${this.session.sizeBytes}, or has other block sizes`);
+      throw new NbdError(
+        'NBD_CHANGED',
+        `the export has ${sizeBytes} bytes now and had ${this.session.sizeBytes}, or has other block sizes`,
+      );
     }
     this.#adopt(new Connection(dialled, this.#options.depth, this));
   }
@@ -206,7 +209,12 @@ export class ConnectionPool implements ConnectionOwner {
         const isLate = performance.now() + waitMs > giveUpMs && this.#connections.length === 0;
         if (this.#stop.signal.aborted) return;
         if (isLate || (error as NbdError).code === 'NBD_CHANGED') {
-          this.#break(isLate ? new NbdError('NBD_DISCONNECTED', `${lostBy.message}; no reconnection within ${reconnect.deadlineMs} ms`, { cause: error }) : (error as NbdError), []);
+          this.#break(
+            isLate
+              ? new NbdError('NBD_DISCONNECTED', `${lostBy.message}; no reconnection within ${reconnect.deadlineMs} ms`, { cause: error })
+              : (error as NbdError),
+            [],
+          );
           return;
         }
       }
@@ -254,7 +262,10 @@ export class ConnectionPool implements ConnectionOwner {
   #tellLoss(flushes: readonly Call[]): void {
     this.#isLossUntold = false;
     this.#flushedWrites = this.#completedWrites;
-    const error = new NbdError('NBD_FLUSH_LOST', 'a connection was lost since the last flush; writes that were acknowledged since then may be gone');
+    const error = new NbdError(
+      'NBD_FLUSH_LOST',
+      'a connection was lost since the last flush; writes that were acknowledged since then may be gone',
+    );
     for (const flush of flushes) flush.end(error);
   }
 
@@ -288,7 +299,10 @@ export class ConnectionPool implements ConnectionOwner {
   }
 
   #timeoutOf(call: Call): NbdError {
-    return new NbdError('NBD_TIMEOUT', `${call.name} of ${call.length} bytes at ${call.offset} was not answered within ${this.#options.requestTimeoutMs} ms`);
+    return new NbdError(
+      'NBD_TIMEOUT',
+      `${call.name} of ${call.length} bytes at ${call.offset} was not answered within ${this.#options.requestTimeoutMs} ms`,
+    );
   }
 
   /** Ends the calls whose time is over. One in flight takes its connection along: a reply that late is no use to anybody. */

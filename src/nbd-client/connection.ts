@@ -58,7 +58,14 @@ export class Connection implements ReceiverOwner {
       },
       onEnd: (error) => {
         if (this.#onClosed !== null) this.#onClosed();
-        else this.lose(new NbdError('NBD_DISCONNECTED', error === null ? 'the server closed the connection' : error.message, error === null ? {} : { cause: error }));
+        else
+          this.lose(
+            new NbdError(
+              'NBD_DISCONNECTED',
+              error === null ? 'the server closed the connection' : error.message,
+              error === null ? {} : { cause: error },
+            ),
+          );
       },
     });
   }

@@ -113,7 +113,11 @@ class Dialling {
 /**
  * @throws NbdError `NBD_CONNECT`, `NBD_TLS`, `NBD_REFUSED`, `NBD_PROTOCOL`, `NBD_ESHUTDOWN`, `NBD_TIMEOUT`, `NBD_ABORTED`
  */
-export const dial = async <Result>(options: SettledOptions, handshake: Generator<ClientStep, Result, Buffer>, signal: AbortSignal | null): Promise<Dialled<Result>> => {
+export const dial = async <Result>(
+  options: SettledOptions,
+  handshake: Generator<ClientStep, Result, Buffer>,
+  signal: AbortSignal | null,
+): Promise<Dialled<Result>> => {
   const dialling = new Dialling(options);
   let giveUp: (error: NbdError) => void = () => {};
   const givenUp = new Promise<never>((_, reject) => {

@@ -124,7 +124,9 @@ export class NbdClient {
       const problem = this.#problemOf(nbd.NBD_CMD_READ, offset, length);
       if (problem !== null) return reject(problem);
       const target = Buffer.allocUnsafe(length);
-      this.#issue(nbd.NBD_CMD_READ, 0, offset, length, null, target, options, (error) => (error === null ? resolve(target) : reject(error)));
+      this.#issue(nbd.NBD_CMD_READ, 0, offset, length, null, target, options, (error) =>
+        error === null ? resolve(target) : reject(error),
+      );
     });
   }
 
@@ -211,9 +213,17 @@ export class NbdClient {
   }
 
   /** A command that writes, durable where the caller wants it so. */
-  #durably(type: number, flags: number, offset: number, length: number, data: Buffer | null, options: WriteOptions | undefined): Promise<void> {
+  #durably(
+    type: number,
+    flags: number,
+    offset: number,
+    length: number,
+    data: Buffer | null,
+    options: WriteOptions | undefined,
+  ): Promise<void> {
     if (options?.fua !== true) return this.#perform(type, flags, offset, length, data, null, options);
-    if ((this.#flags & nbd.NBD_FLAG_SEND_FUA) !== 0) return this.#perform(type, flags | nbd.NBD_CMD_FLAG_FUA, offset, length, data, null, options);
+    if ((this.#flags & nbd.NBD_FLAG_SEND_FUA) !== 0)
+      return this.#perform(type, flags | nbd.NBD_CMD_FLAG_FUA, offset, length, data, null, options);
     if ((this.#flags & nbd.NBD_FLAG_SEND_FLUSH) === 0) return Promise.reject(notOffered('FUA or flush'));
     return this.#perform(type, flags, offset, length, data, null, options).then(() => this.flush(options));
   }
@@ -260,7 +270,15 @@ export class NbdClient {
     };
     for (let from = 0; from < length; from += partBytes) {
       const to = Math.min(from + partBytes, length);
-      const part = new Call(type, flags, offset + from, to - from, data?.subarray(from, to) ?? null, target?.subarray(from, to) ?? null, onPart);
+      const part = new Call(
+        type,
+        flags,
+        offset + from,
+        to - from,
+        data?.subarray(from, to) ?? null,
+        target?.subarray(from, to) ?? null,
+        onPart,
+      );
       this.#launch(part, options);
     }
   }
@@ -284,7 +302,10 @@ export class NbdClient {
       return new NbdError(code, `${length} bytes at ${offset} lead beyond the end of the export at ${this.#sizeBytes}`);
     }
     if (offset % this.#alignBytes !== 0 || length % this.#alignBytes !== 0) {
-      return new NbdError('NBD_EINVAL', `offset ${offset} and length ${length} are not multiples of the server's block size ${this.#alignBytes}`);
+      return new NbdError(
+        'NBD_EINVAL',
+        `offset ${offset} and length ${length} are not multiples of the server's block size ${this.#alignBytes}`,
+      );
     }
     return null;
   }
@@ -332,7 +353,8 @@ const takeExtents = (into: Extent[], told: readonly Extent[], from: number, end:
  * Connects to an export.
  * @throws NbdError `NBD_USAGE`, `NBD_CONNECT`, `NBD_TLS`, `NBD_REFUSED`, `NBD_PROTOCOL`, `NBD_ESHUTDOWN`, `NBD_TIMEOUT`, `NBD_ABORTED`
  */
-export const connect = async (where: string | ConnectOptions): Promise<NbdClient> => new NbdClient(await ConnectionPool.open(await settleOptions(where)));
+export const connect = async (where: string | ConnectOptions): Promise<NbdClient> =>
+  new NbdClient(await ConnectionPool.open(await settleOptions(where)));
 
 /** The exports that a server shows. The export in the URI does not matter. */
 export const listExports = async (where: string | ConnectOptions): Promise<readonly ListedExport[]> => {

@@ -64,7 +64,8 @@ function* need(bytes: number): Steps<Buffer> {
 /** Greeting and flags. @returns whether the server speaks fixed newstyle, and whether the zeroes are left out */
 function* greet(): Steps<{ readonly fixed: boolean; readonly noZeroes: boolean }> {
   const magics = yield* need(16);
-  if (magics.readUInt32BE(0) !== nbd.NBD_MAGIC_HIGH || magics.readUInt32BE(4) !== nbd.NBD_MAGIC_LOW) throw protocolError('it is no NBD server');
+  if (magics.readUInt32BE(0) !== nbd.NBD_MAGIC_HIGH || magics.readUInt32BE(4) !== nbd.NBD_MAGIC_LOW)
+    throw protocolError('it is no NBD server');
   if (magics.readUInt32BE(8) === nbd.NBD_OLDSTYLE_MAGIC_HIGH && magics.readUInt32BE(12) === nbd.NBD_OLDSTYLE_MAGIC_LOW) {
     throw new NbdError('NBD_PROTOCOL', 'the server speaks the oldstyle negotiation, which is not supported');
   }
@@ -192,13 +193,19 @@ const takeInfo = (info: codec.InfoReply, told: Told): void => {
 const checkedSizes = (sizes: BlockSizes): BlockSizes => {
   const { minimumBytes, preferredBytes, maximumBytes } = sizes;
   const isPower = (value: number): boolean => value > 0 && Number.isInteger(Math.log2(value));
-  if (!isPower(minimumBytes) || minimumBytes > 65_536 || !isPower(preferredBytes) || preferredBytes < minimumBytes || maximumBytes < minimumBytes) {
+  if (
+    !isPower(minimumBytes) ||
+    minimumBytes > 65_536 ||
+    !isPower(preferredBytes) ||
+    preferredBytes < minimumBytes ||
+    maximumBytes < minimumBytes
+  ) {
     throw protocolError(`impossible block sizes ${minimumBytes}, ${preferredBytes}, ${maximumBytes}`);
   }
   return sizes;
 };
 
-function* exportName(name: string, noZeroes: boolean): Steps<Told> {
+function* enterByName(name: string, noZeroes: boolean): Steps<Told> {
   yield* send(codec.encodeOption(nbd.NBD_OPT_EXPORT_NAME, Buffer.from(name, 'utf8')));
   const reply = yield* need(codec.EXPORT_NAME_REPLY_BYTES);
   if (!noZeroes) yield* need(codec.EXPORT_NAME_ZEROES_BYTES);
@@ -225,7 +232,7 @@ export function* negotiateExport(wish: NegotiationWish): Steps<Session> {
     told = yield* go(wish.exportName);
   }
   if (told === null && mode === REPLY_EXTENDED) throw protocolError('it has extended headers, but not the option GO');
-  told ??= yield* exportName(wish.exportName, noZeroes);
+  told ??= yield* enterByName(wish.exportName, noZeroes);
   if (told.sizeBytes > SIZE_BYTES_MAX) throw new NbdError('NBD_PROTOCOL', 'the export is larger than 2^53 bytes, which is not supported');
   return { exportName: wish.exportName, ...told, mode, metaContexts };
 }

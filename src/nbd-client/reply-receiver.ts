@@ -135,10 +135,12 @@ export class ReplyReceiver {
     }
     switch (reply.type) {
       case nbd.NBD_REPLY_TYPE_NONE:
-        if (reply.payloadBytes !== 0 || (reply.flags & nbd.NBD_REPLY_FLAG_DONE) === 0) return this.#break('an empty chunk that is not the last');
+        if (reply.payloadBytes !== 0 || (reply.flags & nbd.NBD_REPLY_FLAG_DONE) === 0)
+          return this.#break('an empty chunk that is not the last');
         return this.#endChunk();
       case nbd.NBD_REPLY_TYPE_OFFSET_DATA:
-        if (call.type !== nbd.NBD_CMD_READ || reply.payloadBytes <= 8 || reply.payloadBytes > call.length + 8) return this.#break('data that was not asked for');
+        if (call.type !== nbd.NBD_CMD_READ || reply.payloadBytes <= 8 || reply.payloadBytes > call.length + 8)
+          return this.#break('data that was not asked for');
         return this.#expect('fixed', 8);
       case nbd.NBD_REPLY_TYPE_OFFSET_HOLE:
         if (call.type !== nbd.NBD_CMD_READ || reply.payloadBytes !== 12) return this.#break('a hole that was not asked for');
@@ -169,7 +171,8 @@ export class ReplyReceiver {
     if (call === null) return this.#break('no call');
     const { type, payloadBytes } = this.#reply;
     if (type >= nbd.NBD_REPLY_TYPE_ERROR_BIT) return this.#onError(call, bytes.subarray(at, at + length));
-    if (type === nbd.NBD_REPLY_TYPE_BLOCK_STATUS || type === nbd.NBD_REPLY_TYPE_BLOCK_STATUS_EXT) return this.#onStatus(call, bytes, at, length);
+    if (type === nbd.NBD_REPLY_TYPE_BLOCK_STATUS || type === nbd.NBD_REPLY_TYPE_BLOCK_STATUS_EXT)
+      return this.#onStatus(call, bytes, at, length);
     const start = readU64(bytes, at) - call.offset;
     const span = type === nbd.NBD_REPLY_TYPE_OFFSET_HOLE ? bytes.readUInt32BE(at + 8) : payloadBytes - 8;
     if (start < 0 || span === 0 || start + span > call.length) return this.#break('data outside of what was asked for');
@@ -194,7 +197,8 @@ export class ReplyReceiver {
     const fixedBytes = isExtended ? 8 : 4;
     const extentBytes = isExtended ? 16 : 8;
     const count = (length - fixedBytes) / extentBytes;
-    if (count < 1 || !Number.isInteger(count) || (isExtended && bytes.readUInt32BE(at + 4) !== count)) return this.#break('a block status of an impossible size');
+    if (count < 1 || !Number.isInteger(count) || (isExtended && bytes.readUInt32BE(at + 4) !== count))
+      return this.#break('a block status of an impossible size');
     const extents: Extent[] = [];
     let offset = call.offset;
     for (let from = at + fixedBytes; from < at + length; from += extentBytes) {
@@ -232,8 +236,10 @@ export class ReplyReceiver {
     this.#call = null;
     this.#expect('header', replyHeaderBytesMin(this.#mode));
     if (call === null) return;
-    if (call.errno === 0 && call.type === nbd.NBD_CMD_READ && call.receivedBytes !== call.length) return this.#break('a read that was not answered in full');
-    if (call.errno === 0 && call.type === nbd.NBD_CMD_BLOCK_STATUS && call.extents === null) return this.#break('a block status without extents');
+    if (call.errno === 0 && call.type === nbd.NBD_CMD_READ && call.receivedBytes !== call.length)
+      return this.#break('a read that was not answered in full');
+    if (call.errno === 0 && call.type === nbd.NBD_CMD_BLOCK_STATUS && call.extents === null)
+      return this.#break('a block status without extents');
     this.#owner.onDone(this.#reply.cookieHigh, this.#reply.cookieLow);
   }
 

@@ -1,5 +1,5 @@
 /**
- * The numbers of the NBD protocol (NBD specification, "Values", and its extended-headers extension).
+ * The numbers of the NBD protocol that are used here (NBD specification, "Values", and its extended-headers extension).
  *
  * Plain constants, not an enum or an object, so that a hot loop compares against literals. 64-bit magics are given
  * as two 32-bit halves: BigInt stays out of the data path.
@@ -37,10 +37,8 @@ export const NBD_FLAG_SEND_TRIM = 0x0020;
 export const NBD_FLAG_SEND_WRITE_ZEROES = 0x0040;
 export const NBD_FLAG_SEND_DF = 0x0080;
 export const NBD_FLAG_CAN_MULTI_CONN = 0x0100;
-export const NBD_FLAG_SEND_RESIZE = 0x0200;
 export const NBD_FLAG_SEND_CACHE = 0x0400;
 export const NBD_FLAG_SEND_FAST_ZERO = 0x0800;
-export const NBD_FLAG_BLOCK_STATUS_PAYLOAD = 0x1000;
 
 // Options.
 export const NBD_OPT_EXPORT_NAME = 1;
@@ -63,11 +61,9 @@ export const NBD_REP_ERROR_BIT = 0x80000000;
 export const NBD_REP_ERR_UNSUP = 0x80000001;
 export const NBD_REP_ERR_POLICY = 0x80000002;
 export const NBD_REP_ERR_INVALID = 0x80000003;
-export const NBD_REP_ERR_PLATFORM = 0x80000004;
 export const NBD_REP_ERR_TLS_REQD = 0x80000005;
 export const NBD_REP_ERR_UNKNOWN = 0x80000006;
 export const NBD_REP_ERR_SHUTDOWN = 0x80000007;
-export const NBD_REP_ERR_BLOCK_SIZE_REQD = 0x80000008;
 export const NBD_REP_ERR_TOO_BIG = 0x80000009;
 export const NBD_REP_ERR_EXT_HEADER_REQD = 0x8000000a;
 
@@ -100,7 +96,6 @@ export const NBD_CMD_TRIM = 4;
 export const NBD_CMD_CACHE = 5;
 export const NBD_CMD_WRITE_ZEROES = 6;
 export const NBD_CMD_BLOCK_STATUS = 7;
-export const NBD_CMD_RESIZE = 8;
 
 // Command flags.
 export const NBD_CMD_FLAG_FUA = 0x0001;
@@ -135,7 +130,6 @@ export const NBD_EXTENTS_MAX = 1_048_576;
 // Errors of the transmission phase, under their names in the specification.
 export const NBD_EPERM: NbdErrno = NBD_ERRNO.EPERM;
 export const NBD_EIO: NbdErrno = NBD_ERRNO.EIO;
-export const NBD_ENOMEM: NbdErrno = NBD_ERRNO.ENOMEM;
 export const NBD_EINVAL: NbdErrno = NBD_ERRNO.EINVAL;
 export const NBD_ENOSPC: NbdErrno = NBD_ERRNO.ENOSPC;
 export const NBD_EOVERFLOW: NbdErrno = NBD_ERRNO.EOVERFLOW;

@@ -338,7 +338,8 @@ export class ServerNegotiation {
       if ('refused' in answer) return this.#refuse(REFUSAL_REPLY[answer.refused], answer.message);
       const flags = this.#flagsOf(answer);
       this.#reply(nbd.NBD_REP_INFO, codec.encodeInfoExport(answer.sizeBytes, flags));
-      if (request.wanted.has(nbd.NBD_INFO_NAME)) this.#reply(nbd.NBD_REP_INFO, codec.encodeInfoText(nbd.NBD_INFO_NAME, answer.canonicalName));
+      if (request.wanted.has(nbd.NBD_INFO_NAME))
+        this.#reply(nbd.NBD_REP_INFO, codec.encodeInfoText(nbd.NBD_INFO_NAME, answer.canonicalName));
       if (request.wanted.has(nbd.NBD_INFO_DESCRIPTION)) {
         this.#reply(nbd.NBD_REP_INFO, codec.encodeInfoText(nbd.NBD_INFO_DESCRIPTION, answer.description));
       }

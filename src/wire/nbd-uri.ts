@@ -114,8 +114,7 @@ export const parseNbdUri = (uri: string): NbdUri => {
 };
 
 /** Percent-encodes what a URI's path or query cannot hold; `/`, `:` and `@` stay readable where `keep` names them. */
-const encode = (text: string, keep: RegExp): string =>
-  encodeURIComponent(text).replaceAll(keep, (escape) => decodeURIComponent(escape));
+const encode = (text: string, keep: RegExp): string => encodeURIComponent(text).replaceAll(keep, (escape) => decodeURIComponent(escape));
 
 /** The URI for people and programs; `parseNbdUri` gives the same back. */
 export const formatNbdUri = (parts: NbdUri): string => {

@@ -66,13 +66,17 @@ const random = (length: number, seed: number): Buffer => {
   return bytes;
 };
 
-const nbdkit = async (socket: string, ...args: string[]): Promise<ServerProcess> => new ServerProcess('nbdkit', ['-f', '-U', socket, ...args]).ready(socket);
+const nbdkit = async (socket: string, ...args: string[]): Promise<ServerProcess> =>
+  new ServerProcess('nbdkit', ['-f', '-U', socket, ...args]).ready(socket);
 
 /** What every writable server has to give: many requests at once, then the same bytes again, and the holes told. */
 const exercise = async (uri: string, connections: number): Promise<void> => {
   await using client = await connect({ uri, connections, depth: 16 });
   const { sizeBytes } = client.info;
-  const pieces = Array.from({ length: 24 }, (_, index) => ({ offset: index * 300_032, data: random(512 * (1 + ((index * 97) % 500)), index) }));
+  const pieces = Array.from({ length: 24 }, (_, index) => ({
+    offset: index * 300_032,
+    data: random(512 * (1 + ((index * 97) % 500)), index),
+  }));
   await Promise.all(pieces.map((piece) => client.write(piece.offset, piece.data)));
   const large = random(5 * MiB, 99);
   await client.write(sizeBytes - large.length, large, { fua: true });
@@ -102,7 +106,10 @@ describe.skipIf(!hasClient('nbdkit'))('nbdkit', () => {
 
   it('without structured replies, and without the option GO', async () => {
     await using directory = await temporaryDirectory();
-    for (const [name, arg] of [['a', '--no-sr'], ['b', '--mask-handshake=0']] as const) {
+    for (const [name, arg] of [
+      ['a', '--no-sr'],
+      ['b', '--mask-handshake=0'],
+    ] as const) {
       const socket = directory.path(name);
       await using _server = await nbdkit(socket, arg, 'memory', '64M');
       await exercise(`nbd+unix:///?socket=${socket}`, 2);
@@ -138,7 +145,15 @@ describe.skipIf(!hasClient('nbdkit'))('nbdkit', () => {
     const file = directory.path('disk');
     writeFileSync(file, random(4 * MiB, 5));
     const [sized, readOnly, faulty] = [directory.path('a'), directory.path('b'), directory.path('c')];
-    await using _one = await nbdkit(sized, '--filter=blocksize-policy', 'memory', '64M', 'blocksize-minimum=4096', 'blocksize-maximum=65536', 'blocksize-error-policy=error');
+    await using _one = await nbdkit(
+      sized,
+      '--filter=blocksize-policy',
+      'memory',
+      '64M',
+      'blocksize-minimum=4096',
+      'blocksize-maximum=65536',
+      'blocksize-error-policy=error',
+    );
     await using client = await connect({ socket: sized });
     expect(client.info.blockSizes).toMatchObject({ minimumBytes: 4096, maximumBytes: 65_536 });
     const data = random(MiB, 6);
@@ -190,7 +205,9 @@ describe.skipIf(!hasClient('qemu-nbd'))('qemu-nbd', () => {
   const serve = async (directory: TemporaryDirectory, ...args: string[]): Promise<ServerProcess> => {
     const disk = directory.path('disk');
     await run('truncate', ['-s', '64M', disk]);
-    return new ServerProcess('qemu-nbd', ['-k', directory.path('s'), '-f', 'raw', '-t', '-e', '8', ...args, disk]).ready(directory.path('s'));
+    return new ServerProcess('qemu-nbd', ['-k', directory.path('s'), '-f', 'raw', '-t', '-e', '8', ...args, disk]).ready(
+      directory.path('s'),
+    );
   };
 
   it('a raw file, several connections', async () => {
@@ -210,7 +227,17 @@ describe.skipIf(!hasClient('qemu-nbd'))('qemu-nbd', () => {
     await run('qemu-img', ['create', '-f', 'qcow2', image, '64M']);
     await run('qemu-img', ['bitmap', '--add', '-g', '64k', image, 'b0']);
     await run('qemu-io', ['-c', 'write -P 1 1M 128k', image]);
-    await using _server = await new ServerProcess('qemu-nbd', ['-k', directory.path('s'), '-f', 'qcow2', '-t', '-r', '-B', 'b0', image]).ready(directory.path('s'));
+    await using _server = await new ServerProcess('qemu-nbd', [
+      '-k',
+      directory.path('s'),
+      '-f',
+      'qcow2',
+      '-t',
+      '-r',
+      '-B',
+      'b0',
+      image,
+    ]).ready(directory.path('s'));
     await using client = await connect({ socket: directory.path('s'), metaContexts: ['base:allocation', 'qemu:dirty-bitmap:b0'] });
     const dirty = (await client.blockStatus(0, 64 * MiB)).get('qemu:dirty-bitmap:b0')?.filter((extent) => extent.flags === 1);
     expect(dirty).toEqual([{ offset: MiB, length: 128 * 1024, flags: 1 }]);
@@ -245,10 +272,29 @@ const makeCertificates = async (directory: TemporaryDirectory): Promise<string> 
   };
   const newKey = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-days', '2'];
   await openssl('req', '-x509', ...newKey, '-subj', '/CN=test authority', '-keyout', 'ca-key.pem', '-out', 'ca-cert.pem');
-  for (const [name, extension] of [['server', 'subjectAltName=DNS:localhost'], ['client', 'extendedKeyUsage=clientAuth']] as const) {
+  for (const [name, extension] of [
+    ['server', 'subjectAltName=DNS:localhost'],
+    ['client', 'extendedKeyUsage=clientAuth'],
+  ] as const) {
     writeFileSync(`${pki}/${name}.ext`, extension);
     await openssl('req', ...newKey.slice(0, 5), '-subj', `/CN=${name}`, '-keyout', `${name}-key.pem`, '-out', `${name}.csr`);
-    await openssl('x509', '-req', '-in', `${name}.csr`, '-CA', 'ca-cert.pem', '-CAkey', 'ca-key.pem', '-CAcreateserial', '-days', '2', '-extfile', `${name}.ext`, '-out', `${name}-cert.pem`);
+    await openssl(
+      'x509',
+      '-req',
+      '-in',
+      `${name}.csr`,
+      '-CA',
+      'ca-cert.pem',
+      '-CAkey',
+      'ca-key.pem',
+      '-CAcreateserial',
+      '-days',
+      '2',
+      '-extfile',
+      `${name}.ext`,
+      '-out',
+      `${name}-cert.pem`,
+    );
   }
   return pki;
 };

@@ -18,13 +18,19 @@ const query = fc.constantFrom('base:allocation', 'base:', 'twinvol:dirty', 'twin
 /** One option as a client may send it: right, wrong, or nonsense. */
 const option = fc.oneof(
   name.map((text) => encodeOption(nbd.NBD_OPT_EXPORT_NAME, Buffer.from(text))),
-  fc.tuple(fc.constantFrom(nbd.NBD_OPT_INFO, nbd.NBD_OPT_GO), name, fc.array(fc.nat(5), { maxLength: 4 })).map(([which, text, wanted]) => encodeOption(which, encodeInfoRequest(text, wanted))),
+  fc
+    .tuple(fc.constantFrom(nbd.NBD_OPT_INFO, nbd.NBD_OPT_GO), name, fc.array(fc.nat(5), { maxLength: 4 }))
+    .map(([which, text, wanted]) => encodeOption(which, encodeInfoRequest(text, wanted))),
   fc
     .tuple(fc.constantFrom(nbd.NBD_OPT_LIST_META_CONTEXT, nbd.NBD_OPT_SET_META_CONTEXT), name, fc.array(query, { maxLength: 3 }))
     .map(([which, text, queries]) => encodeOption(which, encodeMetaContextRequest(text, queries))),
-  fc.constantFrom(nbd.NBD_OPT_LIST, nbd.NBD_OPT_STRUCTURED_REPLY, nbd.NBD_OPT_EXTENDED_HEADERS, nbd.NBD_OPT_ABORT).map((which) => encodeOption(which)),
+  fc
+    .constantFrom(nbd.NBD_OPT_LIST, nbd.NBD_OPT_STRUCTURED_REPLY, nbd.NBD_OPT_EXTENDED_HEADERS, nbd.NBD_OPT_ABORT)
+    .map((which) => encodeOption(which)),
   // Not a proper STARTTLS: whether clear text was slipped in behind it does depend on what arrived by then.
-  fc.tuple(fc.nat(20), fc.uint8Array({ maxLength: 40 })).map(([which, data]) => encodeOption(which, Buffer.from(which === nbd.NBD_OPT_STARTTLS ? [0, ...data] : data))),
+  fc
+    .tuple(fc.nat(20), fc.uint8Array({ maxLength: 40 }))
+    .map(([which, data]) => encodeOption(which, Buffer.from(which === nbd.NBD_OPT_STARTTLS ? [0, ...data] : data))),
   fc.nat(40_000).map((bytes) => encodeOption(nbd.NBD_OPT_INFO, Buffer.alloc(bytes, 7))),
 );
 const conversation = fc
@@ -64,7 +70,10 @@ describe('the handshake', () => {
       fc.property(conversation, (bytes) => {
         const whole = outcomeOf({ tls: 'off', tlsActive: false }, [bytes]);
         const short = bytes.subarray(0, 600);
-        const single = outcomeOf({ tls: 'off', tlsActive: false }, [...short].map((byte) => Buffer.from([byte])));
+        const single = outcomeOf(
+          { tls: 'off', tlsActive: false },
+          [...short].map((byte) => Buffer.from([byte])),
+        );
         expect(comparable(single)).toEqual(comparable(outcomeOf({ tls: 'off', tlsActive: false }, [short])));
         const rest = whole.transmission?.readAhead;
         if (rest !== undefined) expect(bytes.subarray(bytes.length - rest.length)).toEqual(rest);
@@ -88,13 +97,20 @@ describe('the handshake', () => {
 describe('NBD URIs', () => {
   const text = fc.string({ unit: 'grapheme', maxLength: 30 }).filter((value) => !value.includes('\0'));
   const where = fc.oneof(
-    fc.record({ kind: fc.constant('tcp' as const), host: fc.oneof(fc.domain(), fc.ipV4(), fc.ipV6()), port: fc.integer({ min: 1, max: 65_535 }) }),
+    fc.record({
+      kind: fc.constant('tcp' as const),
+      host: fc.oneof(fc.domain(), fc.ipV4(), fc.ipV6()),
+      port: fc.integer({ min: 1, max: 65_535 }),
+    }),
     fc.record({ kind: fc.constant('unix' as const), path: text.filter((value) => value !== '') }),
   );
   it('survive being written and read', () => {
     fc.assert(
       fc.property(
-        fc.record({ tls: fc.boolean(), where, exportName: text, tlsHostname: text, tlsCertificates: text, tlsVerifyPeer: fc.boolean() }, { requiredKeys: ['tls', 'where', 'exportName'] }),
+        fc.record(
+          { tls: fc.boolean(), where, exportName: text, tlsHostname: text, tlsCertificates: text, tlsVerifyPeer: fc.boolean() },
+          { requiredKeys: ['tls', 'where', 'exportName'] },
+        ),
         (parts) => {
           expect(parseNbdUri(formatNbdUri(parts as NbdUri))).toEqual(parts);
         },

@@ -26,8 +26,20 @@ const byteAt = (offset: number): number => ((offset * 31) >> 3) & 0xff;
 const dataOf = (offset: number, length: number): Buffer => Buffer.from(Uint8Array.from({ length }, (_, index) => byteAt(offset + index)));
 
 const requestOf = (planned: Planned, slot: number): NbdRequest => {
-  const types = { read: nbd.NBD_CMD_READ, pieces: nbd.NBD_CMD_READ, write: nbd.NBD_CMD_WRITE, error: nbd.NBD_CMD_READ, status: nbd.NBD_CMD_BLOCK_STATUS };
-  return Object.assign(new NbdRequest(), { type: types[planned.kind], offset: planned.offset, length: planned.length, cookieHigh: -5, cookieLow: slot });
+  const types = {
+    read: nbd.NBD_CMD_READ,
+    pieces: nbd.NBD_CMD_READ,
+    write: nbd.NBD_CMD_WRITE,
+    error: nbd.NBD_CMD_READ,
+    status: nbd.NBD_CMD_BLOCK_STATUS,
+  };
+  return Object.assign(new NbdRequest(), {
+    type: types[planned.kind],
+    offset: planned.offset,
+    length: planned.length,
+    cookieHigh: -5,
+    cookieLow: slot,
+  });
 };
 
 /** The chunks of one reply, each of which may have chunks of other replies before it. */
@@ -80,7 +92,15 @@ const run = (mode: ReplyMode, plans: readonly Planned[], order: readonly number[
   const targets = plans.map((plan) => Buffer.alloc(plan.length, 0xcc));
   const calls: Array<Call | null> = plans.map((plan, slot) => {
     const { type, offset, length } = requestOf(plan, slot);
-    return new Call(type, 0, offset, length, null, type === nbd.NBD_CMD_READ ? (targets[slot] ?? null) : null, (error) => (results[slot] = error?.code ?? 'done'));
+    return new Call(
+      type,
+      0,
+      offset,
+      length,
+      null,
+      type === nbd.NBD_CMD_READ ? (targets[slot] ?? null) : null,
+      (error) => (results[slot] = error?.code ?? 'done'),
+    );
   });
   const kept = [...calls];
   const receiver = new ReplyReceiver(mode, {
@@ -114,36 +134,51 @@ const reads = fc.array(fc.oneof(fc.integer({ min: 1, max: 60 }), fc.integer({ mi
 describe('the reply stream', () => {
   it('comes apart the same however it is split', () => {
     fc.assert(
-      fc.property(mode, fc.array(planned, { minLength: 1, maxLength: 8 }), fc.array(fc.nat(20), { maxLength: 20 }), reads, (replyMode, asked, order, sizes) => {
-        const plans = replyMode === REPLY_SIMPLE ? asked.filter((plan) => plan.kind !== 'status') : asked;
-        const { broken, results, targets, calls } = run(replyMode, plans, order, sizes);
-        expect(broken).toEqual([]);
-        plans.forEach((plan, slot) => {
-          expect(results[slot]).toBe(plan.kind === 'error' ? 'NBD_EIO' : 'done');
-          const whole = dataOf(plan.offset, plan.length);
-          if (plan.kind === 'pieces' && replyMode !== REPLY_SIMPLE && plan.length > 1) whole.fill(0, Math.floor(plan.length / 2));
-          if (plan.kind === 'read' || plan.kind === 'pieces') expect(targets[slot]?.equals(whole)).toBe(true);
-          if (plan.kind === 'status') {
-            const first = Math.ceil(plan.length / 2);
-            expect(calls[slot]?.extents?.get(3)?.[0]).toEqual({ offset: plan.offset, length: first, flags: 1 });
-          }
-        });
-      }),
+      fc.property(
+        mode,
+        fc.array(planned, { minLength: 1, maxLength: 8 }),
+        fc.array(fc.nat(20), { maxLength: 20 }),
+        reads,
+        (replyMode, asked, order, sizes) => {
+          const plans = replyMode === REPLY_SIMPLE ? asked.filter((plan) => plan.kind !== 'status') : asked;
+          const { broken, results, targets, calls } = run(replyMode, plans, order, sizes);
+          expect(broken).toEqual([]);
+          plans.forEach((plan, slot) => {
+            expect(results[slot]).toBe(plan.kind === 'error' ? 'NBD_EIO' : 'done');
+            const whole = dataOf(plan.offset, plan.length);
+            if (plan.kind === 'pieces' && replyMode !== REPLY_SIMPLE && plan.length > 1) whole.fill(0, Math.floor(plan.length / 2));
+            if (plan.kind === 'read' || plan.kind === 'pieces') expect(targets[slot]?.equals(whole)).toBe(true);
+            if (plan.kind === 'status') {
+              const first = Math.ceil(plan.length / 2);
+              expect(calls[slot]?.extents?.get(3)?.[0]).toEqual({ offset: plan.offset, length: first, flags: 1 });
+            }
+          });
+        },
+      ),
       { numRuns: 150 },
     );
   });
 
   it('breaks once on garbage, and never throws', () => {
     fc.assert(
-      fc.property(mode, fc.array(fc.uint8Array({ maxLength: 100 }), { maxLength: 5 }), fc.array(planned, { maxLength: 3 }), fc.nat(200), (replyMode, pieces, plans, at) => {
-        const good = Buffer.concat(plans.flatMap((plan, slot) => (replyMode === REPLY_SIMPLE && plan.kind === 'status' ? [] : chunksOf(plan, slot, replyMode))));
-        const mangled = Buffer.concat([good.subarray(0, Math.min(at, good.length)), ...pieces, good.subarray(Math.min(at, good.length))]);
-        let breaks = 0;
-        const call = new Call(nbd.NBD_CMD_READ, 0, 0, 1000, null, Buffer.alloc(1000), () => {});
-        const receiver = new ReplyReceiver(replyMode, { callOf: () => call, onDone: () => {}, onBroken: () => (breaks += 1) });
-        for (let from = 0; from < mangled.length; from += 37) receiver.receive(mangled.subarray(from, from + 37), Math.min(37, mangled.length - from));
-        expect(breaks).toBeLessThanOrEqual(1);
-      }),
+      fc.property(
+        mode,
+        fc.array(fc.uint8Array({ maxLength: 100 }), { maxLength: 5 }),
+        fc.array(planned, { maxLength: 3 }),
+        fc.nat(200),
+        (replyMode, pieces, plans, at) => {
+          const good = Buffer.concat(
+            plans.flatMap((plan, slot) => (replyMode === REPLY_SIMPLE && plan.kind === 'status' ? [] : chunksOf(plan, slot, replyMode))),
+          );
+          const mangled = Buffer.concat([good.subarray(0, Math.min(at, good.length)), ...pieces, good.subarray(Math.min(at, good.length))]);
+          let breaks = 0;
+          const call = new Call(nbd.NBD_CMD_READ, 0, 0, 1000, null, Buffer.alloc(1000), () => {});
+          const receiver = new ReplyReceiver(replyMode, { callOf: () => call, onDone: () => {}, onBroken: () => (breaks += 1) });
+          for (let from = 0; from < mangled.length; from += 37)
+            receiver.receive(mangled.subarray(from, from + 37), Math.min(37, mangled.length - from));
+          expect(breaks).toBeLessThanOrEqual(1);
+        },
+      ),
       { numRuns: 300 },
     );
   });

@@ -182,7 +182,14 @@ class TestConnection {
   }
 
   #onRequest(request: NbdRequest, payload: Buffer): void {
-    const seen: Seen = { type: request.type, flags: request.flags, offset: request.offset, length: request.length, connection: this.#number, index: this.#index++ };
+    const seen: Seen = {
+      type: request.type,
+      flags: request.flags,
+      offset: request.offset,
+      length: request.length,
+      connection: this.#number,
+      index: this.#index++,
+    };
     this.#server.seen.push(seen);
     const verdict = this.#server.options.rule?.(seen) ?? 'execute';
     if (verdict === 'silence') return;
@@ -246,7 +253,8 @@ class TestConnection {
       const to = Math.min(from + pieceBytes, request.offset + request.length);
       const bytes = data.subarray(from, to);
       const head = Buffer.alloc(64);
-      if (bytes.every((byte) => byte === 0)) chunks.unshift(head.subarray(0, writeOffsetHole(head, 0, this.#mode, request, 0, from, to - from)));
+      if (bytes.every((byte) => byte === 0))
+        chunks.unshift(head.subarray(0, writeOffsetHole(head, 0, this.#mode, request, 0, from, to - from)));
       else chunks.unshift(Buffer.concat([head.subarray(0, writeOffsetData(head, 0, this.#mode, request, 0, from, to - from)), bytes]));
     }
     const none = Buffer.alloc(64);

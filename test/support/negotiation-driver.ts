@@ -30,7 +30,10 @@ export class NegotiationDriver {
   readonly outcome: Outcome = { sent: Buffer.alloc(0), asked: [], transmission: null, closed: null, tlsStarts: 0 };
   readonly #exports: ReadonlyMap<string, ExportInfo>;
 
-  constructor(policy: NegotiationPolicy = { tls: 'off' }, exports: ReadonlyMap<string, ExportInfo> = new Map([['vol', exportInfo('vol')]])) {
+  constructor(
+    policy: NegotiationPolicy = { tls: 'off' },
+    exports: ReadonlyMap<string, ExportInfo> = new Map([['vol', exportInfo('vol')]]),
+  ) {
     this.negotiation = new ServerNegotiation(policy);
     this.#exports = exports;
   }
@@ -72,7 +75,11 @@ export class NegotiationDriver {
         }
         case 'need-list':
           this.outcome.asked.push('list');
-          this.#act(this.negotiation.resumeList([...this.#exports.values()].map((info) => ({ name: info.canonicalName, description: info.description }))));
+          this.#act(
+            this.negotiation.resumeList(
+              [...this.#exports.values()].map((info) => ({ name: info.canonicalName, description: info.description })),
+            ),
+          );
           break;
         case 'start-tls':
           this.outcome.tlsStarts += 1;

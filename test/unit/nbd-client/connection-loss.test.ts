@@ -26,7 +26,10 @@ const QUICK: ConnectOptions = { reconnect: { backoffMs: 5, backoffMsMax: 20, dea
 describe('without reconnection', () => {
   it('a lost connection fails what is under way and everything after it', async () => {
     await using directory = await temporaryDirectory();
-    await using server = await new NbdTestServer({ path: directory.path('s'), rule: (seen) => (seen.index === 2 ? 'drop' : 'silence') }).listen();
+    await using server = await new NbdTestServer({
+      path: directory.path('s'),
+      rule: (seen) => (seen.index === 2 ? 'drop' : 'silence'),
+    }).listen();
     const events: ConnectionEvent[] = [];
     const client = await connect({ uri: server.uri, depth: 2, onConnectionEvent: (event) => events.push(event) });
     const calls = [client.read(0, 1), client.read(1, 1), client.read(2, 1)].map(codeOf);
@@ -40,7 +43,10 @@ describe('without reconnection', () => {
 
   it('a stopping server: the call gets its error, then the client takes leave', async () => {
     await using directory = await temporaryDirectory();
-    await using server = await new NbdTestServer({ path: directory.path('s'), rule: (seen) => (seen.index === 0 ? { errno: nbd.NBD_ESHUTDOWN } : 'execute') }).listen();
+    await using server = await new NbdTestServer({
+      path: directory.path('s'),
+      rule: (seen) => (seen.index === 0 ? { errno: nbd.NBD_ESHUTDOWN } : 'execute'),
+    }).listen();
     const client = await connect(server.uri);
     expect(await codeOf(client.read(0, 1))).toBe('NBD_ESHUTDOWN');
     await until(() => server.disconnects === 1);
@@ -61,7 +67,10 @@ describe('time limits', () => {
 
   it('with reconnection only the late request fails', async () => {
     await using directory = await temporaryDirectory();
-    await using server = await new NbdTestServer({ path: directory.path('s'), rule: (seen) => (seen.offset === 77 ? 'silence' : 'execute') }).listen();
+    await using server = await new NbdTestServer({
+      path: directory.path('s'),
+      rule: (seen) => (seen.offset === 77 ? 'silence' : 'execute'),
+    }).listen();
     await using client = await connect({ uri: server.uri, requestTimeoutMs: 100, ...QUICK });
     const late = codeOf(client.read(77, 1));
     await new Promise((resolve) => setTimeout(resolve, 60));
@@ -134,7 +143,10 @@ describe('with reconnection', () => {
 
   it('does not send a call for ever that always costs the connection', async () => {
     await using directory = await temporaryDirectory();
-    await using server = await new NbdTestServer({ path: directory.path('s'), rule: (seen) => (seen.offset === 13 ? 'drop' : 'execute') }).listen();
+    await using server = await new NbdTestServer({
+      path: directory.path('s'),
+      rule: (seen) => (seen.offset === 13 ? 'drop' : 'execute'),
+    }).listen();
     await using client = await connect({ uri: server.uri, reconnect: { backoffMs: 1, attemptsMax: 3 } });
     expect(await codeOf(client.read(13, 1))).toBe('NBD_DISCONNECTED');
     expect(server.seen).toHaveLength(3);
@@ -143,7 +155,10 @@ describe('with reconnection', () => {
 
   it('goes to the next server when this one is stopping', async () => {
     await using directory = await temporaryDirectory();
-    await using server = await new NbdTestServer({ path: directory.path('s'), rule: (seen) => (seen.connection === 0 ? { errno: nbd.NBD_ESHUTDOWN } : 'execute') }).listen();
+    await using server = await new NbdTestServer({
+      path: directory.path('s'),
+      rule: (seen) => (seen.connection === 0 ? { errno: nbd.NBD_ESHUTDOWN } : 'execute'),
+    }).listen();
     await using client = await connect({ uri: server.uri, ...QUICK });
     expect(await Promise.all([client.read(0, 1), client.read(1, 1)])).toHaveLength(2);
     expect(server.disconnects).toBe(1);
@@ -171,7 +186,10 @@ describe('with reconnection', () => {
 
   it('a flush that was under way is not passed off as done by a later one', async () => {
     await using directory = await temporaryDirectory();
-    await using server = await new NbdTestServer({ path: directory.path('s'), rule: (seen) => (seen.type === nbd.NBD_CMD_FLUSH && seen.connection === 0 ? 'drop' : 'execute') }).listen();
+    await using server = await new NbdTestServer({
+      path: directory.path('s'),
+      rule: (seen) => (seen.type === nbd.NBD_CMD_FLUSH && seen.connection === 0 ? 'drop' : 'execute'),
+    }).listen();
     await using client = await connect({ uri: server.uri, ...QUICK });
     await client.write(0, Buffer.alloc(1));
     expect(await codeOf(client.flush())).toBe('NBD_FLUSH_LOST');
@@ -180,7 +198,10 @@ describe('with reconnection', () => {
 
   it('one of several connections is lost: the others take over', async () => {
     await using directory = await temporaryDirectory();
-    await using server = await new NbdTestServer({ path: directory.path('s'), rule: (seen) => (seen.connection === 1 && seen.index === 3 ? 'drop' : 'execute') }).listen();
+    await using server = await new NbdTestServer({
+      path: directory.path('s'),
+      rule: (seen) => (seen.connection === 1 && seen.index === 3 ? 'drop' : 'execute'),
+    }).listen();
     await using client = await connect({ uri: server.uri, connections: 3, depth: 4, ...QUICK });
     await Promise.all(Array.from({ length: 60 }, (_, index) => client.write(index, Buffer.from([1]))));
     expect(server.data.subarray(0, 60).every((byte) => byte === 1)).toBe(true);
@@ -189,19 +210,33 @@ describe('with reconnection', () => {
 });
 
 describe('a server that breaks the protocol ends the connection with NBD_PROTOCOL', () => {
-  const chunk = (flags: number, type: number, payload: Buffer) => (request: NbdRequest, mode: ReplyMode): Buffer => {
-    const head = Buffer.alloc(64);
-    return Buffer.concat([head.subarray(0, writeChunkHeader(head, 0, mode, request, flags, type, payload.length)), payload]);
-  };
-  const data = (from: number, length: number, sent: number, flags = 1) => (request: NbdRequest, mode: ReplyMode): Buffer => {
-    const head = Buffer.alloc(64);
-    return Buffer.concat([head.subarray(0, writeOffsetData(head, 0, mode, request, flags, from, length)), Buffer.alloc(sent)]);
-  };
+  const chunk =
+    (flags: number, type: number, payload: Buffer) =>
+    (request: NbdRequest, mode: ReplyMode): Buffer => {
+      const head = Buffer.alloc(64);
+      return Buffer.concat([head.subarray(0, writeChunkHeader(head, 0, mode, request, flags, type, payload.length)), payload]);
+    };
+  const data =
+    (from: number, length: number, sent: number, flags = 1) =>
+    (request: NbdRequest, mode: ReplyMode): Buffer => {
+      const head = Buffer.alloc(64);
+      return Buffer.concat([head.subarray(0, writeOffsetData(head, 0, mode, request, flags, from, length)), Buffer.alloc(sent)]);
+    };
   const cases: Array<[string, (request: NbdRequest, mode: ReplyMode) => Buffer]> = [
     ['no magic', () => Buffer.alloc(64)],
     ['a cookie that is not in flight', (request, mode) => chunk(1, 0, Buffer.alloc(0))(Object.assign(request, { cookieLow: 5 }), mode)],
-    ['a cookie of an earlier call', (request, mode) => chunk(1, 0, Buffer.alloc(0))(Object.assign(request, { cookieHigh: request.cookieHigh - 1 }), mode)],
-    ['a simple reply to a read', (request) => { const bytes = Buffer.alloc(16); writeDone(bytes, 0, 1, request); return bytes; }],
+    [
+      'a cookie of an earlier call',
+      (request, mode) => chunk(1, 0, Buffer.alloc(0))(Object.assign(request, { cookieHigh: request.cookieHigh - 1 }), mode),
+    ],
+    [
+      'a simple reply to a read',
+      (request) => {
+        const bytes = Buffer.alloc(16);
+        writeDone(bytes, 0, 1, request);
+        return bytes;
+      },
+    ],
     ['success without data', chunk(1, nbd.NBD_REPLY_TYPE_NONE, Buffer.alloc(0))],
     ['an empty chunk that is not the last', chunk(0, nbd.NBD_REPLY_TYPE_NONE, Buffer.alloc(0))],
     ['data before the range', data(0, 512, 512)],

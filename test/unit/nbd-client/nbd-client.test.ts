@@ -55,7 +55,10 @@ describe.each(MODES)('with %s', (_, serverOptions, clientOptions) => {
   });
 
   it('keeps many requests in flight and sorts their replies', async () => {
-    await using server = await start({ ...serverOptions, rule: (seen) => (seen.index % 7 === 0 ? { delayMs: seen.index % 13 } : 'execute') });
+    await using server = await start({
+      ...serverOptions,
+      rule: (seen) => (seen.index % 7 === 0 ? { delayMs: seen.index % 13 } : 'execute'),
+    });
     server.data = pattern(1024 * 1024);
     await using client = await connect({ uri: server.uri, depth: 20, ...clientOptions });
     const offsets = Array.from({ length: 200 }, (_unused, index) => (index * 4999) % 1_000_000);
@@ -79,10 +82,17 @@ describe.each(MODES)('with %s', (_, serverOptions, clientOptions) => {
   });
 
   it("gives the server's errors on", async () => {
-    await using server = await start({ ...serverOptions, rule: (seen) => (seen.type === nbd.NBD_CMD_READ ? { errno: 5, message: 'sector gone' } : { errno: 4711 }) });
+    await using server = await start({
+      ...serverOptions,
+      rule: (seen) => (seen.type === nbd.NBD_CMD_READ ? { errno: 5, message: 'sector gone' } : { errno: 4711 }),
+    });
     await using client = await connect({ uri: server.uri, ...clientOptions });
     const error = await client.read(0, 512).catch((caught: unknown) => caught as NbdError);
-    expect(error).toMatchObject({ code: 'NBD_EIO', errno: 5, serverMessage: clientOptions.structuredReplies === false ? '' : 'sector gone' });
+    expect(error).toMatchObject({
+      code: 'NBD_EIO',
+      errno: 5,
+      serverMessage: clientOptions.structuredReplies === false ? '' : 'sector gone',
+    });
     expect(await codeOf(client.write(0, Buffer.alloc(1)))).toBe('NBD_EINVAL');
     expect(client.isOpen).toBe(true);
   });
@@ -101,19 +111,33 @@ describe('structured reads', () => {
 
 describe('block status', () => {
   const extents: Record<string, Array<[number, number]>> = {
-    'base:allocation': [[65_536, 0], [131_072, 3], [65_536, 0], [786_432, 3]],
-    'twinvol:dirty': [[4096, 1], [1_044_480, 0]],
+    'base:allocation': [
+      [65_536, 0],
+      [131_072, 3],
+      [65_536, 0],
+      [786_432, 3],
+    ],
+    'twinvol:dirty': [
+      [4096, 1],
+      [1_044_480, 0],
+    ],
   };
-  it.each([false, true])('covers the whole range for each context, however little a reply tells (extended: %s)', async (extendedHeaders) => {
-    await using server = await start({ extendedHeaders, extents, extentsPerReply: 1 });
-    await using client = await connect({ uri: server.uri, metaContexts: ['base:allocation', 'twinvol:dirty', 'x:none'] });
-    expect(client.info.metaContexts).toEqual(['base:allocation', 'twinvol:dirty']);
-    const all = await client.blockStatus(0, 1024 * 1024);
-    expect(all.get('base:allocation')?.map((extent) => [extent.length, extent.flags])).toEqual(extents['base:allocation']);
-    expect(all.get('twinvol:dirty')).toEqual([{ offset: 0, length: 4096, flags: 1 }, { offset: 4096, length: 1_044_480, flags: 0 }]);
-    const part = await client.blockStatus(100_000, 50_000, { contexts: ['base:allocation'] });
-    expect([...part]).toEqual([['base:allocation', [{ offset: 100_000, length: 50_000, flags: 3 }]]]);
-  });
+  it.each([false, true])(
+    'covers the whole range for each context, however little a reply tells (extended: %s)',
+    async (extendedHeaders) => {
+      await using server = await start({ extendedHeaders, extents, extentsPerReply: 1 });
+      await using client = await connect({ uri: server.uri, metaContexts: ['base:allocation', 'twinvol:dirty', 'x:none'] });
+      expect(client.info.metaContexts).toEqual(['base:allocation', 'twinvol:dirty']);
+      const all = await client.blockStatus(0, 1024 * 1024);
+      expect(all.get('base:allocation')?.map((extent) => [extent.length, extent.flags])).toEqual(extents['base:allocation']);
+      expect(all.get('twinvol:dirty')).toEqual([
+        { offset: 0, length: 4096, flags: 1 },
+        { offset: 4096, length: 1_044_480, flags: 0 },
+      ]);
+      const part = await client.blockStatus(100_000, 50_000, { contexts: ['base:allocation'] });
+      expect([...part]).toEqual([['base:allocation', [{ offset: 100_000, length: 50_000, flags: 3 }]]]);
+    },
+  );
 
   it('needs a context', async () => {
     await using server = await start({ extents });
@@ -132,7 +156,14 @@ describe('what cannot succeed is not sent', () => {
     expect(await codeOf(client.read(1024 * 1024, 1))).toBe('NBD_EINVAL');
     expect(await codeOf(client.write(1024 * 1024, Buffer.alloc(1)))).toBe('NBD_ENOSPC');
     expect(await codeOf(client.writeZeroes(0, 2 ** 40))).toBe('NBD_ENOSPC');
-    for (const [offset, length] of [[-1, 1], [0, 0], [0.5, 1], [0, Number.NaN], [2 ** 60, 1]] as const) expect(await codeOf(client.read(offset, length))).toBe('NBD_EINVAL');
+    for (const [offset, length] of [
+      [-1, 1],
+      [0, 0],
+      [0.5, 1],
+      [0, Number.NaN],
+      [2 ** 60, 1],
+    ] as const)
+      expect(await codeOf(client.read(offset, length))).toBe('NBD_EINVAL');
     expect(server.seen).toEqual([]);
   });
 
@@ -142,7 +173,13 @@ describe('what cannot succeed is not sent', () => {
     expect(client.info.readOnly).toBe(true);
     expect(await codeOf(client.write(0, Buffer.alloc(1)))).toBe('NBD_EPERM');
     expect(await codeOf(client.write(0, Buffer.alloc(1), { fua: true }))).toBe('NBD_ENOTSUP');
-    for (const call of [client.flush(), client.trim(0, 1), client.cache(0, 1), client.writeZeroes(0, 1), client.writeZeroes(0, 1, { fast: true })]) {
+    for (const call of [
+      client.flush(),
+      client.trim(0, 1),
+      client.cache(0, 1),
+      client.writeZeroes(0, 1),
+      client.writeZeroes(0, 1, { fast: true }),
+    ]) {
       expect(await codeOf(call)).toBe('NBD_ENOTSUP');
     }
     expect(server.seen).toEqual([]);
@@ -154,7 +191,10 @@ describe('FUA', () => {
     await using server = await start({ transmissionFlags: nbd.NBD_FLAG_HAS_FLAGS | nbd.NBD_FLAG_SEND_FLUSH });
     await using client = await connect(server.uri);
     await client.write(0, Buffer.alloc(8), { fua: true });
-    expect(server.seen.map((seen) => [seen.type, seen.flags])).toEqual([[nbd.NBD_CMD_WRITE, 0], [nbd.NBD_CMD_FLUSH, 0]]);
+    expect(server.seen.map((seen) => [seen.type, seen.flags])).toEqual([
+      [nbd.NBD_CMD_WRITE, 0],
+      [nbd.NBD_CMD_FLUSH, 0],
+    ]);
   });
 });
 

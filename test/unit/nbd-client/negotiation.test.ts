@@ -7,7 +7,13 @@ import { NbdError, type NbdErrorCode } from '../../../src/nbd-client/nbd-error.t
 import type { NegotiationPolicy } from '../../../src/wire/nbd-negotiation.ts';
 import { NegotiationDriver, exportInfo } from '../../support/negotiation-driver.ts';
 
-const WISH: NegotiationWish = { exportName: 'vol', tls: false, structuredReplies: true, extendedHeaders: true, metaContexts: ['base:allocation', 'x:none'] };
+const WISH: NegotiationWish = {
+  exportName: 'vol',
+  tls: false,
+  structuredReplies: true,
+  extendedHeaders: true,
+  metaContexts: ['base:allocation', 'x:none'],
+};
 
 type Handshake<Result> = Generator<ClientStep, Result, Buffer>;
 
@@ -29,7 +35,10 @@ const drive = <Result>(client: Handshake<Result>, first: Buffer, answer: (sent: 
   return turn.value;
 };
 
-const againstOurs = <Result>(client: Handshake<Result>, policy: NegotiationPolicy = { tls: 'off' }): { result: Result; server: NegotiationDriver } => {
+const againstOurs = <Result>(
+  client: Handshake<Result>,
+  policy: NegotiationPolicy = { tls: 'off' },
+): { result: Result; server: NegotiationDriver } => {
   const server = new NegotiationDriver(policy, new Map([['vol', exportInfo('vol')]]));
   let told = 0;
   const result = drive(client, server.negotiation.greeting(), (sent) => {
@@ -109,7 +118,8 @@ describe('against other servers', () => {
   const ack = (option: number): Buffer => codec.encodeOptionReply(option, nbd.NBD_REP_ACK);
 
   it('uses EXPORT_NAME where GO is not known, and where there is no fixed newstyle', () => {
-    const old = (sent: Buffer): Buffer => (sent.length > 4 && sent.readUInt32BE(8) === nbd.NBD_OPT_EXPORT_NAME ? exportNameReply(false) : Buffer.alloc(0));
+    const old = (sent: Buffer): Buffer =>
+      sent.length > 4 && sent.readUInt32BE(8) === nbd.NBD_OPT_EXPORT_NAME ? exportNameReply(false) : Buffer.alloc(0);
     expect(drive(negotiateExport(WISH), codec.encodeGreeting(0), old)).toMatchObject({ sizeBytes: 4096, mode: 0, description: null });
     const noGo = tableServer({ [nbd.NBD_OPT_EXPORT_NAME]: () => [exportNameReply(true)] });
     expect(drive(negotiateExport(WISH), GREETING, noGo)).toMatchObject({ sizeBytes: 4096, mode: 0 });
@@ -117,7 +127,9 @@ describe('against other servers', () => {
 
   it('ignores information and handshake flags that it does not know', () => {
     const info = (data: Buffer): Buffer => codec.encodeOptionReply(nbd.NBD_OPT_GO, nbd.NBD_REP_INFO, data);
-    const answer = tableServer({ [nbd.NBD_OPT_GO]: () => [info(Buffer.from([0x12, 0x34, 5])), info(codec.encodeInfoExport(99, 1)), ack(nbd.NBD_OPT_GO)] });
+    const answer = tableServer({
+      [nbd.NBD_OPT_GO]: () => [info(Buffer.from([0x12, 0x34, 5])), info(codec.encodeInfoExport(99, 1)), ack(nbd.NBD_OPT_GO)],
+    });
     expect(drive(negotiateExport(WISH), codec.encodeGreeting(0xff03), answer).sizeBytes).toBe(99);
   });
 
@@ -126,20 +138,35 @@ describe('against other servers', () => {
     oldstyle.write('NBDMAGIC');
     oldstyle.writeBigUInt64BE(0x420281861253n, 8);
     expect(failing(() => drive(negotiateExport(WISH), oldstyle, () => Buffer.alloc(0)))).toBe('NBD_PROTOCOL');
-    expect(failing(() => drive(negotiateExport(WISH), Buffer.from('HTTP/1.1 400 Bad Request'), () => Buffer.alloc(0)))).toBe('NBD_PROTOCOL');
+    expect(failing(() => drive(negotiateExport(WISH), Buffer.from('HTTP/1.1 400 Bad Request'), () => Buffer.alloc(0)))).toBe(
+      'NBD_PROTOCOL',
+    );
   });
 
-  const go = (...replies: Array<[number, Buffer | null]>) => tableServer({ [nbd.NBD_OPT_GO]: () => replies.map(([type, data]) => codec.encodeOptionReply(nbd.NBD_OPT_GO, type, data)) });
+  const go = (...replies: Array<[number, Buffer | null]>) =>
+    tableServer({ [nbd.NBD_OPT_GO]: () => replies.map(([type, data]) => codec.encodeOptionReply(nbd.NBD_OPT_GO, type, data)) });
   it.each<[string, NbdErrorCode, (sent: Buffer) => Buffer]>([
     ['an acknowledgement without a size', 'NBD_PROTOCOL', go([nbd.NBD_REP_ACK, null])],
     ['a broken information', 'NBD_PROTOCOL', go([nbd.NBD_REP_INFO, Buffer.alloc(3)])],
     ['a reply type of another option', 'NBD_PROTOCOL', go([nbd.NBD_REP_SERVER, null])],
-    ['impossible block sizes', 'NBD_PROTOCOL', go([nbd.NBD_REP_INFO, codec.encodeInfoBlockSize({ minimumBytes: 3, preferredBytes: 4096, maximumBytes: 4096 })])],
-    ['an export beyond 2^53', 'NBD_PROTOCOL', go([nbd.NBD_REP_INFO, Buffer.from('0000ffffffffffffffff0001', 'hex')], [nbd.NBD_REP_ACK, null])],
+    [
+      'impossible block sizes',
+      'NBD_PROTOCOL',
+      go([nbd.NBD_REP_INFO, codec.encodeInfoBlockSize({ minimumBytes: 3, preferredBytes: 4096, maximumBytes: 4096 })]),
+    ],
+    [
+      'an export beyond 2^53',
+      'NBD_PROTOCOL',
+      go([nbd.NBD_REP_INFO, Buffer.from('0000ffffffffffffffff0001', 'hex')], [nbd.NBD_REP_ACK, null]),
+    ],
     ['a server that stops', 'NBD_ESHUTDOWN', go([nbd.NBD_REP_ERR_SHUTDOWN, null])],
     ['a policy', 'NBD_REFUSED', go([nbd.NBD_REP_ERR_POLICY, Buffer.from('not you')])],
     ['a reply to another option', 'NBD_PROTOCOL', () => ack(4711)],
-    ['a reply of 4 GiB', 'NBD_PROTOCOL', (sent) => (sent.length === 4 ? Buffer.alloc(0) : Buffer.from(`0003e889045565a9${'0000000b'}00000001ffffffff`, 'hex'))],
+    [
+      'a reply of 4 GiB',
+      'NBD_PROTOCOL',
+      (sent) => (sent.length === 4 ? Buffer.alloc(0) : Buffer.from(`0003e889045565a9${'0000000b'}00000001ffffffff`, 'hex')),
+    ],
     ['a wrong reply magic', 'NBD_PROTOCOL', (sent) => (sent.length === 4 ? Buffer.alloc(0) : Buffer.alloc(20))],
   ])('%s is %s', (_, code, answer) => {
     expect(failing(() => drive(negotiateExport(WISH), GREETING, answer))).toBe(code);

@@ -16,8 +16,10 @@ import { NegotiationDriver, exportInfo } from '../../support/negotiation-driver.
 const FIXED = encodeClientFlags(nbd.NBD_FLAG_FIXED_NEWSTYLE | nbd.NBD_FLAG_NO_ZEROES);
 const STRUCTURED = encodeOption(nbd.NBD_OPT_STRUCTURED_REPLY);
 const go = (name: string, wanted: number[] = []): Buffer => encodeOption(nbd.NBD_OPT_GO, encodeInfoRequest(name, wanted));
-const setContexts = (name: string, queries: string[]): Buffer => encodeOption(nbd.NBD_OPT_SET_META_CONTEXT, encodeMetaContextRequest(name, queries));
-const listContexts = (name: string, queries: string[]): Buffer => encodeOption(nbd.NBD_OPT_LIST_META_CONTEXT, encodeMetaContextRequest(name, queries));
+const setContexts = (name: string, queries: string[]): Buffer =>
+  encodeOption(nbd.NBD_OPT_SET_META_CONTEXT, encodeMetaContextRequest(name, queries));
+const listContexts = (name: string, queries: string[]): Buffer =>
+  encodeOption(nbd.NBD_OPT_LIST_META_CONTEXT, encodeMetaContextRequest(name, queries));
 const contextNames = (driver: NegotiationDriver): string[] =>
   driver
     .replies()
@@ -50,7 +52,9 @@ describe('greeting and client flags', () => {
 
 describe('EXPORT_NAME', () => {
   it('enters transmission with size and flags, and keeps what was read ahead', () => {
-    const driver = new NegotiationDriver().feed(Buffer.concat([FIXED, encodeOption(nbd.NBD_OPT_EXPORT_NAME, Buffer.from('vol')), Buffer.from('rest')]));
+    const driver = new NegotiationDriver().feed(
+      Buffer.concat([FIXED, encodeOption(nbd.NBD_OPT_EXPORT_NAME, Buffer.from('vol')), Buffer.from('rest')]),
+    );
     expect(driver.outcome.sent.length).toBe(10);
     expect(driver.outcome.sent.readBigUInt64BE(0)).toBe(BigInt(10 * 1024 ** 3));
     expect(driver.outcome.transmission).toMatchObject({ exportName: 'vol', structuredReplies: false, metaContexts: [] });
@@ -58,7 +62,8 @@ describe('EXPORT_NAME', () => {
   });
 
   it('closes when the export is refused, not a string, too long, or extended headers are on', () => {
-    const name = (bytes: Buffer): NegotiationDriver => new NegotiationDriver().feed(FIXED).feed(encodeOption(nbd.NBD_OPT_EXPORT_NAME, bytes));
+    const name = (bytes: Buffer): NegotiationDriver =>
+      new NegotiationDriver().feed(FIXED).feed(encodeOption(nbd.NBD_OPT_EXPORT_NAME, bytes));
     expect(name(Buffer.from('nothing')).outcome.closed?.reason).toBe('export-refused');
     expect(name(Buffer.from([0xff, 0xfe])).outcome.closed?.reason).toBe('export-refused');
     expect(name(Buffer.alloc(5000, 'a')).outcome.closed?.reason).toBe('export-refused');
@@ -81,14 +86,27 @@ describe('INFO and GO', () => {
     ]);
     expect(driver.outcome.transmission).toBeNull();
     driver.feed(go('vol', wanted));
-    expect(driver.replies().slice(5).map((reply) => reply.data)).toEqual(driver.replies().slice(0, 5).map((reply) => reply.data));
+    expect(
+      driver
+        .replies()
+        .slice(5)
+        .map((reply) => reply.data),
+    ).toEqual(
+      driver
+        .replies()
+        .slice(0, 5)
+        .map((reply) => reply.data),
+    );
     expect(driver.outcome.transmission?.transmissionFlags).toBe(5);
     expect(driver.outcome.asked).toEqual(['info:vol', 'go:vol']);
   });
 
   it('always tells the block sizes, and adds DF once replies are structured', () => {
     const driver = new NegotiationDriver().feed(FIXED).feed(STRUCTURED).feed(go('vol'));
-    const infos = driver.replies().filter((reply) => reply.type === nbd.NBD_REP_INFO).map((reply) => decodeInfoReply(reply.data)?.kind);
+    const infos = driver
+      .replies()
+      .filter((reply) => reply.type === nbd.NBD_REP_INFO)
+      .map((reply) => decodeInfoReply(reply.data)?.kind);
     expect(infos).toEqual(['export', 'block-size']);
     expect((driver.outcome.transmission?.transmissionFlags ?? 0) & nbd.NBD_FLAG_SEND_DF).not.toBe(0);
   });
@@ -114,7 +132,8 @@ describe('INFO and GO', () => {
     const longName = encodeInfoRequest('vol', []);
     longName.writeUInt32BE(4000, 0);
     const driver = new NegotiationDriver().feed(FIXED);
-    for (const data of [tooManyWanted, longName, Buffer.alloc(3), encodeInfoRequest('a\0b', [])]) driver.feed(encodeOption(nbd.NBD_OPT_GO, data));
+    for (const data of [tooManyWanted, longName, Buffer.alloc(3), encodeInfoRequest('a\0b', [])])
+      driver.feed(encodeOption(nbd.NBD_OPT_GO, data));
     driver.feed(go('n'.repeat(5000)));
     expect(driver.types()).toEqual([...Array(4).fill(nbd.NBD_REP_ERR_INVALID), nbd.NBD_REP_ERR_TOO_BIG]);
   });
@@ -122,11 +141,19 @@ describe('INFO and GO', () => {
 
 describe('LIST, ABORT, unknown options', () => {
   it('lists names and descriptions', () => {
-    const driver = new NegotiationDriver({ tls: 'off' }, new Map([exportInfo('a'), exportInfo('ü')].map((info) => [info.canonicalName, info])));
+    const driver = new NegotiationDriver(
+      { tls: 'off' },
+      new Map([exportInfo('a'), exportInfo('ü')].map((info) => [info.canonicalName, info])),
+    );
     driver.feed(FIXED).feed(encodeOption(nbd.NBD_OPT_LIST));
     expect(driver.types()).toEqual([nbd.NBD_REP_SERVER, nbd.NBD_REP_SERVER, nbd.NBD_REP_ACK]);
     expect(decodeServerEntry(driver.replies()[1]?.data ?? Buffer.alloc(0))).toEqual({ name: 'ü', description: 'volume ü' });
-    expect(driver.feed(encodeOption(nbd.NBD_OPT_LIST, Buffer.alloc(1))).types().at(-1)).toBe(nbd.NBD_REP_ERR_INVALID);
+    expect(
+      driver
+        .feed(encodeOption(nbd.NBD_OPT_LIST, Buffer.alloc(1)))
+        .types()
+        .at(-1),
+    ).toBe(nbd.NBD_REP_ERR_INVALID);
   });
 
   it('acknowledges ABORT and closes', () => {
@@ -137,7 +164,10 @@ describe('LIST, ABORT, unknown options', () => {
   });
 
   it('refuses an unknown option and goes on', () => {
-    const driver = new NegotiationDriver().feed(FIXED).feed(encodeOption(4711, Buffer.from('what'))).feed(go('vol'));
+    const driver = new NegotiationDriver()
+      .feed(FIXED)
+      .feed(encodeOption(4711, Buffer.from('what')))
+      .feed(go('vol'));
     expect(driver.types()[0]).toBe(nbd.NBD_REP_ERR_UNSUP);
     expect(driver.outcome.transmission).not.toBeNull();
   });
@@ -151,24 +181,34 @@ describe('structured replies and extended headers', () => {
   });
 
   it('can be switched off', () => {
-    const driver = new NegotiationDriver({ tls: 'off', extendedHeaders: false }).feed(FIXED).feed(encodeOption(nbd.NBD_OPT_EXTENDED_HEADERS));
+    const driver = new NegotiationDriver({ tls: 'off', extendedHeaders: false })
+      .feed(FIXED)
+      .feed(encodeOption(nbd.NBD_OPT_EXTENDED_HEADERS));
     expect(driver.types()).toEqual([nbd.NBD_REP_ERR_UNSUP]);
   });
 
   it('take no data', () => {
     const driver = new NegotiationDriver().feed(FIXED);
-    driver.feed(encodeOption(nbd.NBD_OPT_EXTENDED_HEADERS, Buffer.alloc(1))).feed(encodeOption(nbd.NBD_OPT_STRUCTURED_REPLY, Buffer.alloc(1)));
+    driver
+      .feed(encodeOption(nbd.NBD_OPT_EXTENDED_HEADERS, Buffer.alloc(1)))
+      .feed(encodeOption(nbd.NBD_OPT_STRUCTURED_REPLY, Buffer.alloc(1)));
     expect(driver.types()).toEqual([nbd.NBD_REP_ERR_INVALID, nbd.NBD_REP_ERR_INVALID]);
   });
 });
 
 describe('metadata contexts', () => {
   it('need structured replies', () => {
-    expect(new NegotiationDriver().feed(FIXED).feed(setContexts('vol', ['base:allocation'])).types()).toEqual([nbd.NBD_REP_ERR_INVALID]);
+    expect(
+      new NegotiationDriver()
+        .feed(FIXED)
+        .feed(setContexts('vol', ['base:allocation']))
+        .types(),
+    ).toEqual([nbd.NBD_REP_ERR_INVALID]);
   });
 
   it('are listed by whole name and by wildcard, all of them without a query', () => {
-    const list = (queries: string[]): string[] => contextNames(new NegotiationDriver().feed(FIXED).feed(STRUCTURED).feed(listContexts('vol', queries)));
+    const list = (queries: string[]): string[] =>
+      contextNames(new NegotiationDriver().feed(FIXED).feed(STRUCTURED).feed(listContexts('vol', queries)));
     expect(list([])).toEqual(['base:allocation', 'twinvol:dirty', 'qemu:dirty-bitmap:vol']);
     expect(list(['base:'])).toEqual(['base:allocation']);
     expect(list(['twinvol:', 'base:allocation'])).toEqual(['base:allocation', 'twinvol:dirty']);
@@ -188,9 +228,17 @@ describe('metadata contexts', () => {
 
   it('do not count when GO names another export, or when a later request failed', () => {
     const exports = new Map([exportInfo('vol'), exportInfo('two')].map((info) => [info.canonicalName, info]));
-    const start = (): NegotiationDriver => new NegotiationDriver({ tls: 'off' }, exports).feed(FIXED).feed(STRUCTURED).feed(setContexts('vol', ['base:allocation']));
+    const start = (): NegotiationDriver =>
+      new NegotiationDriver({ tls: 'off' }, exports)
+        .feed(FIXED)
+        .feed(STRUCTURED)
+        .feed(setContexts('vol', ['base:allocation']));
     expect(start().feed(go('two')).outcome.transmission?.metaContexts).toEqual([]);
-    expect(start().feed(setContexts('vol', ['nocolon'])).feed(go('vol')).outcome.transmission?.metaContexts).toEqual([]);
+    expect(
+      start()
+        .feed(setContexts('vol', ['nocolon']))
+        .feed(go('vol')).outcome.transmission?.metaContexts,
+    ).toEqual([]);
     expect(start().feed(setContexts('vol', [])).feed(go('vol')).outcome.transmission?.metaContexts).toEqual([]);
     expect(start().feed(listContexts('vol', [])).feed(go('vol')).outcome.transmission?.metaContexts).toHaveLength(1);
   });
@@ -205,7 +253,11 @@ describe('TLS', () => {
 
   it('required: everything but STARTTLS and ABORT is refused until it runs, and never afterwards', () => {
     const driver = new NegotiationDriver({ tls: 'required' }).feed(FIXED);
-    driver.feed(encodeOption(nbd.NBD_OPT_LIST)).feed(encodeOption(99)).feed(go('vol')).feed(encodeOption(99, Buffer.alloc(20_000)));
+    driver
+      .feed(encodeOption(nbd.NBD_OPT_LIST))
+      .feed(encodeOption(99))
+      .feed(go('vol'))
+      .feed(encodeOption(99, Buffer.alloc(20_000)));
     expect(driver.types()).toEqual(Array(4).fill(nbd.NBD_REP_ERR_TLS_REQD));
     driver.feed(encodeOption(nbd.NBD_OPT_STARTTLS));
     expect(driver.outcome.tlsStarts).toBe(1);
@@ -220,20 +272,28 @@ describe('TLS', () => {
   });
 
   it('forgets what was negotiated before', () => {
-    const driver = new NegotiationDriver({ tls: 'optional' }).feed(FIXED).feed(STRUCTURED).feed(setContexts('vol', ['base:allocation']));
+    const driver = new NegotiationDriver({ tls: 'optional' })
+      .feed(FIXED)
+      .feed(STRUCTURED)
+      .feed(setContexts('vol', ['base:allocation']));
     driver.feed(encodeOption(nbd.NBD_OPT_STARTTLS)).feed(go('vol'));
     expect(driver.outcome.transmission).toMatchObject({ structuredReplies: false, metaContexts: [] });
   });
 
   it('closes when clear text was slipped in behind STARTTLS', () => {
-    const driver = new NegotiationDriver({ tls: 'optional' }).feed(FIXED).feed(Buffer.concat([encodeOption(nbd.NBD_OPT_STARTTLS), go('vol')]));
+    const driver = new NegotiationDriver({ tls: 'optional' })
+      .feed(FIXED)
+      .feed(Buffer.concat([encodeOption(nbd.NBD_OPT_STARTTLS), go('vol')]));
     expect(driver.outcome).toMatchObject({ tlsStarts: 0, closed: { reason: 'protocol' }, transmission: null });
   });
 });
 
 describe('limits', () => {
   it('skips the data of a long option and refuses it; an absurd one ends the connection', () => {
-    const driver = new NegotiationDriver().feed(FIXED).feed(encodeOption(nbd.NBD_OPT_INFO, Buffer.alloc(100_000))).feed(STRUCTURED);
+    const driver = new NegotiationDriver()
+      .feed(FIXED)
+      .feed(encodeOption(nbd.NBD_OPT_INFO, Buffer.alloc(100_000)))
+      .feed(STRUCTURED);
     expect(driver.types()).toEqual([nbd.NBD_REP_ERR_TOO_BIG, nbd.NBD_REP_ACK]);
     const header = encodeOption(nbd.NBD_OPT_INFO);
     header.writeUInt32BE(0xffff_ffff, 12);

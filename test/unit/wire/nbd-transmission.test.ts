@@ -53,13 +53,29 @@ describe('parseRequest', () => {
   it('reads a compact header', () => {
     const into = new NbdRequest();
     expect(parseRequest(Buffer.concat([Buffer.alloc(3), compact]), 3, REPLY_SIMPLE, into)).toBe(true);
-    expect({ ...into }).toEqual({ flags: 1, type: 1, cookieHigh: -1, cookieLow: 1, offset: 2 ** 32 + 512, length: 4096, payloadBytes: 4096 });
+    expect({ ...into }).toEqual({
+      flags: 1,
+      type: 1,
+      cookieHigh: -1,
+      cookieLow: 1,
+      offset: 2 ** 32 + 512,
+      length: 4096,
+      payloadBytes: 4096,
+    });
   });
 
   it('reads an extended header, where a flag says that a payload follows', () => {
     const into = new NbdRequest();
     expect(parseRequest(extended, 0, REPLY_EXTENDED, into)).toBe(true);
-    expect({ ...into }).toEqual({ flags: 32, type: 1, cookieHigh: -(2 ** 31), cookieLow: 1, offset: 2 ** 32 + 512, length: 4096, payloadBytes: 4096 });
+    expect({ ...into }).toEqual({
+      flags: 32,
+      type: 1,
+      cookieHigh: -(2 ** 31),
+      cookieLow: 1,
+      offset: 2 ** 32 + 512,
+      length: 4096,
+      payloadBytes: 4096,
+    });
     extended.writeUInt16BE(0, 4);
     parseRequest(extended, 0, REPLY_EXTENDED, into);
     expect(into.payloadBytes).toBe(0);
@@ -100,14 +116,22 @@ describe('validateRequest', () => {
   it('lets FUA stand on every command once offered, and other flags only where they belong', () => {
     for (const type of [0, 1, 4, 5, 6, 7]) {
       expect(check(request(type, { flags: nbd.NBD_CMD_FLAG_FUA }))).toBe(0);
-      expect(check(request(type, { flags: nbd.NBD_CMD_FLAG_FUA }), { transmissionFlags: ALL_FLAGS & ~nbd.NBD_FLAG_SEND_FUA })).toBe(NBD_EINVAL);
+      expect(check(request(type, { flags: nbd.NBD_CMD_FLAG_FUA }), { transmissionFlags: ALL_FLAGS & ~nbd.NBD_FLAG_SEND_FUA })).toBe(
+        NBD_EINVAL,
+      );
       expect(check(request(type, { flags: 0x8000 }))).toBe(NBD_EINVAL);
     }
     expect(check(request(nbd.NBD_CMD_READ, { flags: nbd.NBD_CMD_FLAG_DF }))).toBe(0);
-    expect(check(request(nbd.NBD_CMD_READ, { flags: nbd.NBD_CMD_FLAG_DF }), { transmissionFlags: ALL_FLAGS & ~nbd.NBD_FLAG_SEND_DF })).toBe(NBD_EINVAL);
+    expect(check(request(nbd.NBD_CMD_READ, { flags: nbd.NBD_CMD_FLAG_DF }), { transmissionFlags: ALL_FLAGS & ~nbd.NBD_FLAG_SEND_DF })).toBe(
+      NBD_EINVAL,
+    );
     expect(check(request(nbd.NBD_CMD_WRITE, { flags: nbd.NBD_CMD_FLAG_DF }))).toBe(NBD_EINVAL);
     expect(check(request(nbd.NBD_CMD_WRITE_ZEROES, { flags: nbd.NBD_CMD_FLAG_NO_HOLE | nbd.NBD_CMD_FLAG_FAST_ZERO }))).toBe(0);
-    expect(check(request(nbd.NBD_CMD_WRITE_ZEROES, { flags: nbd.NBD_CMD_FLAG_FAST_ZERO }), { transmissionFlags: ALL_FLAGS & ~nbd.NBD_FLAG_SEND_FAST_ZERO })).toBe(NBD_EINVAL);
+    expect(
+      check(request(nbd.NBD_CMD_WRITE_ZEROES, { flags: nbd.NBD_CMD_FLAG_FAST_ZERO }), {
+        transmissionFlags: ALL_FLAGS & ~nbd.NBD_FLAG_SEND_FAST_ZERO,
+      }),
+    ).toBe(NBD_EINVAL);
     expect(check(request(nbd.NBD_CMD_TRIM, { flags: nbd.NBD_CMD_FLAG_NO_HOLE }))).toBe(NBD_EINVAL);
     expect(check(request(nbd.NBD_CMD_BLOCK_STATUS, { flags: nbd.NBD_CMD_FLAG_REQ_ONE }))).toBe(0);
   });
@@ -164,13 +188,17 @@ describe('replies', () => {
   it('success without data', () => {
     expect(written((into, at) => writeDone(into, at, REPLY_SIMPLE, read))).toBe(`67446698${'00000000'}${COOKIE}`);
     expect(written((into, at) => writeDone(into, at, REPLY_STRUCTURED, read))).toBe(`67446698${'00000000'}${COOKIE}`);
-    expect(written((into, at) => writeDone(into, at, REPLY_EXTENDED, read))).toBe(`6e8a278c00010000${COOKIE}00000001000002000000000000000000`);
+    expect(written((into, at) => writeDone(into, at, REPLY_EXTENDED, read))).toBe(
+      `6e8a278c00010000${COOKIE}00000001000002000000000000000000`,
+    );
     expect(written((into, at) => writeNone(into, at, REPLY_STRUCTURED, read))).toBe(`668e33ef00010000${COOKIE}00000000`);
   });
 
   it('what goes before the data of a READ', () => {
     expect(written((into, at) => writeReadHeader(into, at, REPLY_SIMPLE, read))).toBe(`67446698${'00000000'}${COOKIE}`);
-    expect(written((into, at) => writeReadHeader(into, at, REPLY_STRUCTURED, read))).toBe(`668e33ef00010001${COOKIE}000010080000000100000200`);
+    expect(written((into, at) => writeReadHeader(into, at, REPLY_STRUCTURED, read))).toBe(
+      `668e33ef00010001${COOKIE}000010080000000100000200`,
+    );
     expect(written((into, at) => writeReadHeader(into, at, REPLY_EXTENDED, read))).toBe(
       `6e8a278c00010001${COOKIE}0000000100000200000000000000100800000001${'00000200'}`,
     );
