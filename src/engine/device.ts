@@ -43,7 +43,7 @@ import { VolumeCommands } from './volume-commands.ts';
 
 type Input<K extends keyof Engine> = Engine[K] extends (input: infer I, ...rest: never[]) => unknown ? I : never;
 
-export class Device implements Engine {
+export class DeviceEngine implements Engine {
   readonly #parts: DeviceParts;
   readonly #context: DeviceContext;
   readonly #log: Logger;

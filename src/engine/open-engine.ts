@@ -14,7 +14,7 @@ import { openStore } from '../store/store.ts';
 import type { Store } from '../store/store.ts';
 import { parseNbdUri } from '../wire/nbd-uri.ts';
 import type { DeviceContext } from './context.ts';
-import { Device } from './device.ts';
+import { DeviceEngine } from './device.ts';
 import { ExportAddresses } from './export-addresses.ts';
 import { DeviceExportPolicy } from './export-policy.ts';
 import { Happenings } from './happenings.ts';
@@ -56,7 +56,7 @@ export type EngineOptions = {
  * Opens the store and serves it.
  * @throws TwinvolError as `openStore`; `USAGE` for a socket or address that cannot be; `STORE_IO`
  */
-export const openEngine = async (options: EngineOptions): Promise<Device> => {
+export const openEngine = async (options: EngineOptions): Promise<DeviceEngine> => {
   const { log = pino({ level: 'silent' }) } = options;
   const listenOptions = listenOptionsOf(options);
   /** How to give up what was made so far, last one first. */
@@ -81,7 +81,7 @@ type Assembly = {
   readonly undo: Array<() => Promise<void>>;
 };
 
-const assemble = async ({ options, store, log, listen, undo }: Assembly): Promise<Device> => {
+const assemble = async ({ options, store, log, listen, undo }: Assembly): Promise<DeviceEngine> => {
   const { nowMs = Date.now, openPlane = openDataPlane } = options;
   const { tables } = store;
   const events = new EventLog(nowMs);
@@ -112,7 +112,7 @@ const assemble = async ({ options, store, log, listen, undo }: Assembly): Promis
   const bases = await plane.listen(listen);
   addresses.set(bases.map((uri) => parseNbdUri(uri)));
   log.info({ store: store.directory, sockets: bases, lanes: plane.laneCount, handover: plane.handover }, 'ready');
-  return new Device({ context, shell, policy, happenings, addresses, controlPath: options.controlPath ?? '', startedAtMs: nowMs(), recoveryBytes });
+  return new DeviceEngine({ context, shell, policy, happenings, addresses, controlPath: options.controlPath ?? '', startedAtMs: nowMs(), recoveryBytes });
 };
 
 /** Checked before the store is touched; completed when its directory is known. */
