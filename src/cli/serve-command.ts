@@ -94,13 +94,6 @@ const startLine = ({ store, lanes, native, version }: StatusView): string => {
   return `twinvol ${version}: store ${store.directory} (${store.uuid}), ${lanes.count} lanes (${lanes.handover}), ${ways}`;
 };
 
-/** The engine's own words about itself, over its control socket: it is ready when that answers. */
-const statusFrom = async (control: string): Promise<StatusView> => {
-  const { ControlClient } = await import('../control/client.ts');
-  await using client = await ControlClient.connect(control);
-  return await client.call('device.status', {});
-};
-
 const serveStore = async (context: CommandContext, options: ServeCommandOptions): Promise<void> => {
   const { interrupted, stdout } = context.io;
   const tls = tlsOf(options);
@@ -115,8 +108,7 @@ const serveStore = async (context: CommandContext, options: ServeCommandOptions)
     if (interrupted.aborted) drain();
     else interrupted.addEventListener('abort', drain, { once: true });
   });
-  const { control, nbd } = engine.ready;
-  const status = await statusFrom(control);
+  const { control, nbd, status } = engine.ready;
   stdout.write(
     context.json
       ? `${JSON.stringify({ ready: { control, nbd }, status })}\n`

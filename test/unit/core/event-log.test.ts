@@ -35,10 +35,7 @@ describe('event log', () => {
   it('gives the snapshot first, and only its last record carries a number to resume from', async () => {
     const log = makeLog();
     log.append('create', 'volume', 1);
-    const exists = () => [
-      { object: 'volume', id: '1', data: {} } as const,
-      { object: 'device', id: 'd', data: {} } as const,
-    ];
+    const exists = () => [{ object: 'volume', id: '1', data: {} } as const, { object: 'device', id: 'd', data: {} } as const];
     const reading = log.subscribe({ exists, follow: false });
     log.append('create', 'volume', 2);
     const seen = await readAll(reading);
