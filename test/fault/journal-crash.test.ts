@@ -19,7 +19,7 @@ import { type CrashOptions, crashImages, marksUpTo, moments, randomFrom } from '
 import { type DiskImage, RecordedFiles, type TraceEvent } from '../support/recorded-files.ts';
 
 const SAMPLES = Number(process.env.TWINVOL_CRASH_SAMPLES ?? 25);
-const EVERY = Number(process.env.TWINVOL_CRASH_EVERY ?? 8);
+const EVERY = Number(process.env.TWINVOL_CRASH_EVERY ?? 5);
 const SEED = Number(process.env.TWINVOL_CRASH_SEED ?? 1);
 
 /** One in EVERY of the moments, chosen at random, and the last one. */
@@ -311,6 +311,7 @@ const checkHosts = async (crashed: DiskImage, marks: readonly string[]): Promise
 describe.each([
   { what: 'a full file system', code: 'ENOSPC', times: 1 },
   { what: 'a medium error', code: 'EIO', times: 1 },
+  { what: 'a medium error that comes twice', code: 'EIO', times: 2 },
   { what: 'a medium that stays broken', code: 'EIO', times: Number.POSITIVE_INFINITY },
 ])('$what', ({ code, times }) => {
   test('at any operation: later commits work or are all refused, and a power loss keeps what was acknowledged', async () => {
