@@ -149,10 +149,12 @@ export const nbdErrnoOf = (error: unknown): NbdErrno => {
     case 'ENOSPC':
     case 'EDQUOT':
     case 'EFBIG':
+    case 'NBD_ENOSPC': // of the NBD client, for a remote leg
       return ENOSPC;
     case 'EROFS':
     case 'EPERM':
     case 'EACCES':
+    case 'NBD_EPERM':
       return EPERM;
     case 'ENOMEM':
       return ENOMEM;

@@ -55,6 +55,8 @@ export class ClientStream {
   readonly #handlers: StreamHandlers;
   #socket: Socket | null = null;
   #isOver = false;
+  /** Takes our listeners off the socket. */
+  #release: () => void = () => {};
 
   constructor(handlers: StreamHandlers) {
     this.#handlers = handlers;
@@ -88,11 +90,9 @@ export class ClientStream {
       // A stream that is given up while it connects takes its socket with it.
       this.#socket = socket;
       const onClose = (): void => reject(new Error('the connection was closed'));
-      socket.once('error', reject).once('close', onClose);
-      socket.once('connect', () => {
-        socket.off('error', reject).off('close', onClose);
-        resolve(socket);
-      });
+      // They stay: an error between the connection and its adoption must find a listener.
+      socket.on('error', reject).once('close', onClose);
+      socket.once('connect', () => resolve(socket));
     });
   }
 
@@ -103,7 +103,7 @@ export class ClientStream {
   startTls(tls: StreamTls, host: string): Promise<void> {
     const plain = this.#socket;
     if (plain === null || this.#isOver) return Promise.reject(new Error('the stream is over'));
-    plain.removeAllListeners();
+    this.#release();
     return new Promise((resolve, reject) => {
       const name = tls.servername ?? host;
       const secure = connectTls({
@@ -159,17 +159,22 @@ export class ClientStream {
   #adopt(socket: Socket): void {
     this.#socket = socket;
     let failure: Error | null = null;
-    socket.on('error', (error) => {
+    const onError = (error: Error): void => {
       failure = error;
-    });
-    socket.once('close', () => {
+    };
+    const onClose = (): void => {
       if (this.#isOver) return;
       this.#isOver = true;
       this.#socket = null;
       this.#handlers.onEnd(failure);
-    });
-    // Reading to the end is what lets a closed connection be seen.
-    socket.once('end', () => socket.end());
+    };
+    const onEnd = (): void => {
+      socket.end();
+    };
+    socket.on('error', onError).once('close', onClose).once('end', onEnd);
+    this.#release = () => {
+      socket.off('error', onError).off('close', onClose).off('end', onEnd).off('data', this.#onData);
+    };
   }
 
   readonly #onData = (bytes: Buffer): void => {

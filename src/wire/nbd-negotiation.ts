@@ -154,7 +154,7 @@ export class ServerNegotiation {
     if (this.#phase !== 'list') throw new Error('no list was asked for');
     this.#phase = 'option-header';
     if ('refused' in entries) {
-      this.#refuse(REFUSAL_REPLY[entries.refused], entries.message);
+      this.#refuseWith(entries);
     } else {
       for (const entry of entries) this.#reply(nbd.NBD_REP_SERVER, codec.encodeServerEntry(entry.name, entry.description));
       this.#reply(nbd.NBD_REP_ACK);
@@ -335,7 +335,7 @@ export class ServerNegotiation {
     if (request === null || name === null) return this.#refuse(nbd.NBD_REP_ERR_INVALID, 'the request for information is not well formed');
     const goes = this.#option === nbd.NBD_OPT_GO;
     this.#askExport(name, goes ? 'go' : 'info', (answer) => {
-      if ('refused' in answer) return this.#refuse(REFUSAL_REPLY[answer.refused], answer.message);
+      if ('refused' in answer) return this.#refuseWith(answer);
       const flags = this.#flagsOf(answer);
       this.#reply(nbd.NBD_REP_INFO, codec.encodeInfoExport(answer.sizeBytes, flags));
       if (request.wanted.has(nbd.NBD_INFO_NAME))
@@ -364,7 +364,7 @@ export class ServerNegotiation {
     }
     if (!this.#structured && !this.#extended) return this.#refuse(nbd.NBD_REP_ERR_INVALID, 'metadata contexts need structured replies');
     this.#askExport(name, 'meta-context', (answer) => {
-      if ('refused' in answer) return this.#refuse(REFUSAL_REPLY[answer.refused], answer.message);
+      if ('refused' in answer) return this.#refuseWith(answer);
       const names = selects ? selectContexts(answer.metaContexts, request.queries) : listContexts(answer.metaContexts, request.queries);
       const contexts = names.map((context, index) => ({ id: selects ? index : 0, name: context }));
       for (const context of contexts) this.#reply(nbd.NBD_REP_META_CONTEXT, codec.encodeMetaContext(context.id, context.name));
@@ -417,6 +417,12 @@ export class ServerNegotiation {
   #refuse(type: number, message: string): void {
     this.#counts.refusals += 1;
     this.#reply(type, codec.encodeMessage(message));
+  }
+
+  /** TLS may be called for by INFO and GO only, and not where it runs already (specification, "SELECTIVETLS mode"). */
+  #refuseWith({ refused, message }: ExportRefusal): void {
+    const mayCallForTls = !this.#tlsActive && (this.#option === nbd.NBD_OPT_INFO || this.#option === nbd.NBD_OPT_GO);
+    this.#refuse(REFUSAL_REPLY[refused === 'tls-required' && !mayCallForTls ? 'policy' : refused], message);
   }
 
   #close(reason: CloseReason, detail: string): void {

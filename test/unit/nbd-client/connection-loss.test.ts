@@ -1,6 +1,8 @@
 /** What the client does when a server vanishes, is slow, stops, changes, or breaks the protocol. */
+import { createServer } from 'node:net';
 import { describe, expect, it } from 'vitest';
 import * as nbd from '../../../src/wire/nbd-constants.ts';
+import { encodeGreeting, encodeOptionReply } from '../../../src/wire/nbd-handshake.ts';
 import { type NbdRequest, type ReplyMode, writeChunkHeader, writeDone, writeOffsetData } from '../../../src/wire/nbd-transmission.ts';
 import { type ConnectionEvent, type ConnectOptions, NbdError, connect } from '../../../src/nbd-client/index.ts';
 import { ALL_FLAGS, NbdTestServer, type TestServerOptions } from '../../support/nbd-test-server.ts';
@@ -54,7 +56,7 @@ describe('without reconnection', () => {
   });
 });
 
-describe('time limits', () => {
+describe('time limits and bad manners', () => {
   it('a request that is not answered fails, and takes its connection along', async () => {
     await using directory = await temporaryDirectory();
     await using server = await new NbdTestServer({ path: directory.path('s'), rule: () => 'silence' }).listen();
@@ -79,9 +81,22 @@ describe('time limits', () => {
     expect(client.isOpen).toBe(true);
   });
 
+  it('a server that says something in clear text behind its agreement to TLS', async () => {
+    await using directory = await temporaryDirectory();
+    const server = createServer((socket) => {
+      socket.on('error', () => {});
+      socket.write(encodeGreeting(3));
+      socket.on('data', (bytes) => {
+        const reply = encodeOptionReply(nbd.NBD_OPT_STARTTLS, nbd.NBD_REP_ACK);
+        if (bytes.includes('IHAVEOPT')) socket.write(Buffer.concat([reply, reply]));
+      });
+    }).listen(directory.path('s'));
+    await expect(connect({ socket: directory.path('s'), tls: {} })).rejects.toThrow(/clear text/);
+    server.close();
+  });
+
   it('a server that says nothing', async () => {
     await using directory = await temporaryDirectory();
-    const { createServer } = await import('node:net');
     const mute = createServer(() => {}).listen(directory.path('s'));
     expect(await codeOf(connect({ socket: directory.path('s'), connectTimeoutMs: 50 }))).toBe('NBD_TIMEOUT');
     mute.close();

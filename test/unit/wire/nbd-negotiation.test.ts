@@ -271,6 +271,19 @@ describe('TLS', () => {
     expect(driver.outcome.closed?.reason).toBe('tls-required');
   });
 
+  it('a single export that insists on it says so to INFO and GO only, and never once TLS runs', () => {
+    const refused = { refused: 'tls-required', message: 'only with TLS' } as const;
+    const typeOf = (tlsActive: boolean, option: Buffer): number => {
+      const negotiation = new ServerNegotiation({ tls: 'optional', tlsActive });
+      negotiation.feed(Buffer.concat([FIXED, STRUCTURED, option]));
+      const [step] = negotiation.resumeExport(refused);
+      return step?.kind === 'send' ? step.bytes.readUInt32BE(12) : 0;
+    };
+    expect(typeOf(false, go('vol'))).toBe(nbd.NBD_REP_ERR_TLS_REQD);
+    expect(typeOf(false, setContexts('vol', []))).toBe(nbd.NBD_REP_ERR_POLICY);
+    expect(typeOf(true, go('vol'))).toBe(nbd.NBD_REP_ERR_POLICY);
+  });
+
   it('forgets what was negotiated before', () => {
     const driver = new NegotiationDriver({ tls: 'optional' })
       .feed(FIXED)
