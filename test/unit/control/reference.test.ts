@@ -10,8 +10,11 @@ const textOf = (path: string): string => readFileSync(new URL(path, ROOT), 'utf8
 const REFERENCE = 'src/control/REFERENCE.md';
 const FAULT_PAGE = 'src/core/FAULTS.md';
 
-/** Codes of the host commands, which are to come: exactly these, so that the list is empty in the end. */
-const NOT_RAISED_YET: readonly string[] = ['HOST_NOT_FOUND', 'HOST_EXISTS'];
+/**
+ * Exactly the codes that nothing raises yet, so that the list is empty in the end: those of the host commands, and the
+ * one for a volume with connections, which so far is always `MOUNTED` with its findings.
+ */
+const NOT_RAISED_YET: readonly string[] = ['HOST_NOT_FOUND', 'HOST_EXISTS', 'VOLUME_IN_USE'];
 
 describe('reference of the control socket', () => {
   it('is what the method table says', async () => {
