@@ -143,7 +143,11 @@ export const findingsOf = (file: string, text: string): Finding[] => {
     if (SILENCED.test(line)) add('silenced', 'silences a check without a reason (`-- why`)');
   }
   const layer = layerOf(file);
-  if (layer === null) return found;
+  if (layer === null) {
+    return file.startsWith('src/')
+      ? [...found, { file, line: 1, rule: 'layer', text: 'is in no layer: scripts/layers.ts has no such folder' }]
+      : found;
+  }
   for (const one of importsOf(text)) {
     const refusal = refusalOf(layer, file, one);
     if (refusal !== null) found.push({ file, line: one.line, ...refusal });

@@ -8,12 +8,12 @@ import { spawn } from 'node:child_process';
 import { TestRunner } from 'vitest';
 import { findProgram } from '../../src/platform/program.ts';
 
-const isCi = process.env.CI !== undefined && process.env.CI !== '' && process.env.CI !== 'false';
+const isCi = (): boolean => !['', 'false', '0'].includes(process.env.CI ?? '');
 
 /** Whether the program is installed. For `describe.skipIf`; throws in CI when it is not. */
 export const hasClient = (name: string): boolean => {
   const found = findProgram(name) !== null;
-  if (!found && isCi) throw new Error(`${name} is not installed (scripts/install-clients installs it)`);
+  if (!found && isCi()) throw new Error(`${name} is not installed (scripts/install-clients installs it)`);
   return found;
 };
 
@@ -30,7 +30,7 @@ export const needClient = (name: string): string => {
 /** Skips the running test unless root (loop devices, mounts, network namespaces); fails in CI. */
 export const needRoot = (): void => {
   if (process.getuid?.() === 0) return;
-  if (isCi) throw new Error('this test needs root, and CI has to give it');
+  if (isCi()) throw new Error('this test needs root, and CI has to give it');
   TestRunner.getCurrentTest()?.context.skip('needs root');
 };
 
@@ -55,7 +55,7 @@ export type RunResult = {
 export const run = (command: string, args: readonly string[], options: RunOptions = {}): Promise<RunResult> =>
   new Promise((resolve, reject) => {
     const timeoutMs = options.timeoutMs ?? 30_000;
-    const child = spawn(command, args, { cwd: options.cwd, env: { ...process.env, ...options.env }, stdio: 'pipe' });
+    const child = spawn(command, args, { cwd: options.cwd, env: { ...process.env, ...options.env }, stdio: 'pipe', detached: true });
     const output = { stdout: '', stderr: '' };
     child.stdout.setEncoding('utf8').on('data', (text: string) => (output.stdout += text));
     child.stderr.setEncoding('utf8').on('data', (text: string) => (output.stderr += text));
@@ -66,10 +66,8 @@ export const run = (command: string, args: readonly string[], options: RunOption
     let late = false;
     const timer = setTimeout(() => {
       late = true;
-      child.kill('SIGKILL');
-      // A grandchild may hold the pipes open for ever.
-      child.stdout.destroy();
-      child.stderr.destroy();
+      // It leads a process group, so that what it started ends with it.
+      if (child.pid !== undefined) process.kill(-child.pid, 'SIGKILL');
     }, timeoutMs);
     child.once('error', (error) => {
       clearTimeout(timer);

@@ -1,0 +1,2 @@
+/** planted: layer */
+export const value = 1;
