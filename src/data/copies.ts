@@ -43,6 +43,7 @@ export class Copies {
     const { id } = pair.spec;
     if (this.#running.has(id)) return;
     Atomics.store(pair.block.words, PAIR.COPY_STOP, 0);
+    Atomics.store(pair.block.words, PAIR.COPY_ACTIVE, 1);
     const running: Running = { pair, send: () => {}, ended: Promise.resolve() };
     const task = this.#place.workers.pairTask<CopyResult>(
       (slot) => ({ ...this.#common(pair, slot), kind: 'copy', file: { path: pair.primaryFile.path, fd: pair.primaryFile.fd } }),
@@ -76,6 +77,7 @@ export class Copies {
   #ended(pair: PairState, result: CopyResult): void {
     const { id } = pair.spec;
     this.#running.delete(id);
+    Atomics.store(pair.block.words, PAIR.COPY_ACTIVE, 0);
     if (result.end === 'done') this.#place.onDone(id);
     else if (result.end === 'failed') this.#place.onFailed(id, result.leg, result.code);
   }

@@ -67,6 +67,8 @@ export const PAIR = {
   SECONDARY_LAST_S: 9,
   /** 1: the secondary failed under fence level `data`: host writes fail until the engine switches the mode. */
   FENCED: 10,
+  /** 1 from the start of a copy until its worker has let go: host writes take range locks in every mode meanwhile. */
+  COPY_ACTIVE: 11,
   HEADER_WORDS: 32,
 } as const;
 

@@ -86,10 +86,12 @@ export class WritePath {
     try {
       const truth = truthLeg(volume);
       if (!put(truth, kind, buffer, at, offset, length)) return this.truthFailed(volume, offset, length, truth.failure);
+      // Each follower gets the write, also behind one whose failure is the host's: no other leg may miss what the truth has.
+      let code = '';
       for (const pair of volume.primaryOf) {
-        if (!this.#follow(pair, kind, buffer, at, offset, length)) return followerLeg(pair).failure;
+        if (!this.#follow(pair, kind, buffer, at, offset, length) && code === '') code = followerLeg(pair).failure;
       }
-      return '';
+      return code;
     } finally {
       this.end();
     }
@@ -99,14 +101,15 @@ export class WritePath {
   begin(volume: WorkerVolume, offset: number, length: number): string {
     const pairs = volume.primaryOf;
     let isActive = false;
-    let isMirrored = false;
+    let needsLock = false;
     for (let index = 0; index < pairs.length; index += 1) {
       const words = (pairs[index] as WorkerPair).block.words;
       const mode = Atomics.load(words, PAIR.MODE);
       if (mode === MODE.idle) continue;
       if (Atomics.load(words, PAIR.FENCED) !== 0) return 'EIO';
       isActive = true;
-      if (mode !== MODE.tracking) isMirrored = true;
+      // A copy that a failing leg has just ended may still be in its last step.
+      if (mode !== MODE.tracking || Atomics.load(words, PAIR.COPY_ACTIVE) !== 0) needsLock = true;
     }
     const own = volume.secondaryOf;
     if (own !== null) {
@@ -118,7 +121,7 @@ export class WritePath {
     this.#announce(volume.leg.number, offset, length);
     const { intents } = volume;
     if (intents !== null && !intents.mark(offset, length)) return intents.failure;
-    if (isMirrored) {
+    if (needsLock) {
       this.locks.acquire(volume.leg.number, offset, length);
       this.#locked = true;
     }

@@ -71,15 +71,19 @@ const zeroPiece = async (
   try {
     const truth = truthLeg(volume);
     if (!(await zero(truth, offset, length))) return path.truthFailed(volume, offset, length, truth.failure);
+    let code = '';
     for (const pair of volume.primaryOf) {
       const pieces: Array<readonly [number, number]> = [];
       path.eachFollowerPiece(pair, offset, length, (from, bytes) => pieces.push([from, bytes]) > 0);
       const leg = followerLeg(pair);
       for (const [from, bytes] of pieces) {
-        if (!(await zero(leg, from, bytes)) && !path.followerFailed(pair, offset, length)) return leg.failure;
+        if (await zero(leg, from, bytes)) continue;
+        // The other followers get their zeros all the same: no leg may miss what the truth has.
+        if (!path.followerFailed(pair, offset, length) && code === '') code = leg.failure;
+        break;
       }
     }
-    return '';
+    return code;
   } finally {
     path.end();
   }
