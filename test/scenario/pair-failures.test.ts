@@ -1,0 +1,147 @@
+/** What becomes of a pair when a leg, a record or the process fails, and that a resync of the difference brings it back. */
+import { describe, expect, it } from 'vitest';
+import { openDevice } from '../../src/index.ts';
+import { MiB } from '../../src/core/units.ts';
+import { temporaryDirectory } from '../support/temporary.ts';
+import { blockOf, checksum, duplexPair, failure, lastSeq, later, openPairDevice, VOLUME_BYTES, writeTo } from '../support/pair-device.ts';
+
+describe('an error of the secondary', () => {
+  it('suspends the pair with its reason, never fails the host, and costs a resync of the difference', async () => {
+    await using setup = await openPairDevice();
+    const { device, primary, secondary } = setup;
+    await writeTo(primary, 0, 4 * MiB, 1);
+    const pair = await duplexPair(setup);
+    await device.engine.faultAdd({ volume: 'copy', error: 'write', errno: 'EIO', offset: 2 * MiB, length: MiB });
+    await writeTo(primary, 2 * MiB, 8192, 2);
+    await pair.wait('suspended', { timeoutMs: 5000 });
+    expect(pair.status()).toMatchObject({ state: 'suspended', reason: 'secondary-error: EIO', dirtyBytes: { primary: 65_536 } });
+    await writeTo(primary, 8 * MiB, 4096, 2);
+    expect((await failure(pair.split())).code).toBe('PAIR_STATE');
+    expect((await failure(pair.restore())).code).toBe('PAIR_STATE');
+    expect((await failure(secondary.connect())).message).toContain('suspended');
+
+    // The fault is still there: the resync meets it too, and the pair is suspended again.
+    await pair.resync();
+    expect((await failure(pair.wait('duplex'))).code).toBe('WAIT_IMPOSSIBLE');
+    expect(pair.status()).toMatchObject({ state: 'suspended', reason: 'secondary-error: EIO' });
+    await device.engine.faultClear({ volume: 'copy' });
+    await (await pair.resync()).wait('duplex');
+    expect(pair.status().copiedBytes).toBeLessThanOrEqual(2 * 65_536);
+    await pair.split();
+    expect(await checksum(secondary)).toBe(await checksum(primary));
+  });
+
+  it('fails the host with fence level data, until the fence is lowered or the pair is resynced', async () => {
+    await using setup = await openPairDevice();
+    const { device, primary } = setup;
+    const pair = await duplexPair(setup);
+    await pair.set({ fence: 'data' });
+    await device.engine.faultAdd({ volume: 'copy', error: 'write', errno: 'EIO', count: 1 });
+    await using host = await primary.connect();
+    await failure(host.write(0, blockOf(0, 4096, 1)));
+    await pair.wait('suspended', { timeoutMs: 5000 });
+    await later(50);
+    await failure(host.write(MiB, blockOf(MiB, 4096, 1)));
+    await pair.set({ fence: 'never' });
+    await host.write(MiB, blockOf(MiB, 4096, 2));
+    await (await pair.resync()).wait('duplex');
+    expect((await pair.verify()).differingBytes).toBe(0);
+  });
+});
+
+describe('an error of the primary', () => {
+  it('reaches the host, and the regions are copied again because they may differ', async () => {
+    await using setup = await openPairDevice();
+    const { device, primary } = setup;
+    await writeTo(primary, 0, 4 * MiB, 1);
+    const pair = await duplexPair(setup);
+    await device.engine.faultAdd({ volume: 'db', error: 'write', errno: 'EIO', count: 1 });
+    const since = await lastSeq(device);
+    await using host = await primary.connect();
+    await failure(host.write(MiB, blockOf(MiB, 4096, 9)));
+    await pair.wait('duplex-pending', { timeoutMs: 2000 }).catch(() => undefined);
+    await pair.wait('duplex');
+    const changes = [];
+    for await (const { object, kind, data } of device.events({ follow: false, since })) if (object === 'pair' && kind === 'change') changes.push(data);
+    expect(changes).toMatchObject([
+      { old: 'duplex', new: 'duplex-pending', copy: 'resync', reason: 'primary-error: EIO' },
+      { old: 'duplex-pending', new: 'duplex', reason: null },
+    ]);
+    expect(await pair.verify()).toMatchObject({ differingBytes: 0 });
+  });
+
+  it('that stops a restore leaves the host with the whole image, and only a restore may follow', async () => {
+    await using setup = await openPairDevice();
+    const { device, primary, secondary } = setup;
+    await writeTo(primary, 0, 8 * MiB, 1);
+    const pair = await duplexPair(setup);
+    await pair.split();
+    const image = await checksum(secondary);
+    await writeTo(primary, 0, 8 * MiB, 2);
+    await device.engine.faultAdd({ volume: 'db', error: 'write', errno: 'EIO', offset: 4 * MiB, length: MiB });
+    await pair.restore();
+    await pair.wait('suspended', { timeoutMs: 10_000 });
+    expect(pair.status()).toMatchObject({ state: 'suspended', copy: 'restore', reason: 'restore-interrupted: primary-error: EIO' });
+    expect(await checksum(primary)).toBe(image);
+    expect(await failure(pair.resync())).toMatchObject({ code: 'PAIR_STATE', message: expect.stringContaining('restore was interrupted') });
+    const third = await device.createVolume('third', VOLUME_BYTES, { attribute: 'secondary' });
+    expect(await failure(primary.pair(third))).toMatchObject({ code: 'PAIR_STATE', message: expect.stringContaining('being restored') });
+    await device.engine.faultClear({ volume: 'db' });
+    await (await pair.restore()).wait('duplex');
+    expect(await checksum(primary)).toBe(image);
+  });
+});
+
+describe('the end of the process', () => {
+  it('in the middle of a copy: the next start goes on from the bitmap and ends in duplex', async () => {
+    await using temporary = await temporaryDirectory();
+    const store = temporary.path('store');
+    {
+      await using device = await openDevice({ store, create: true, pvSize: '1G', lanes: 1 });
+      const db = await device.createVolume('db', VOLUME_BYTES);
+      await device.createVolume('copy', VOLUME_BYTES, { attribute: 'secondary' });
+      await writeTo(db, 0, VOLUME_BYTES, 1);
+      const pair = await db.pair(undefined, { pace: 1 });
+      await later(120);
+      expect(pair.state).toBe('duplex-pending');
+    }
+    await using device = await openDevice({ store, lanes: 1 });
+    const [pair] = device.pairs();
+    expect(device.status().durability.lastRecoveryBytes).toBe(0);
+    await pair?.set({ pace: 15 });
+    await pair?.wait('duplex');
+    await pair?.split();
+    expect(await checksum(device.volume('copy'))).toBe(await checksum(device.volume('db')));
+  });
+
+  it('keeps every pair in its state with its dirty bits: split, suspended and duplex', async () => {
+    await using temporary = await temporaryDirectory();
+    const store = temporary.path('store');
+    {
+      await using device = await openDevice({ store, create: true, pvSize: '1G', lanes: 1 });
+      const db = await device.createVolume('db', VOLUME_BYTES);
+      for (const name of ['one', 'two', 'three']) await device.createVolume(name, VOLUME_BYTES, { attribute: 'secondary' });
+      await writeTo(db, 0, MiB, 1);
+      const one = await (await db.pair(device.volume('one'))).wait('duplex');
+      const two = await (await db.pair(device.volume('two'))).wait('duplex');
+      await (await db.pair(device.volume('three'))).wait('duplex');
+      await one.split();
+      await device.engine.faultAdd({ volume: 'two', error: 'write', errno: 'ENOSPC' });
+      await writeTo(db, 4 * MiB, 4096, 2);
+      await two.wait('suspended', { timeoutMs: 5000 });
+      await writeTo(device.volume('one'), 12 * MiB, 4096, 3);
+    }
+    await using device = await openDevice({ store, lanes: 1 });
+    expect(device.pairs().map((pair) => pair.status())).toMatchObject([
+      { state: 'split', dirtyBytes: { primary: 65_536, secondary: 65_536, union: 131_072 } },
+      { state: 'suspended', reason: 'secondary-error: ENOSPC', dirtyBytes: { primary: 65_536 } },
+      { state: 'duplex', dirtyBytes: { union: 0 } },
+    ]);
+    for (const pair of device.pairs()) {
+      if (pair.state !== 'duplex') await (await pair.resync()).wait('duplex');
+      await pair.split();
+    }
+    const image = await checksum(device.volume('db'));
+    for (const name of ['one', 'two', 'three']) expect(await checksum(device.volume(name))).toBe(image);
+  });
+});
