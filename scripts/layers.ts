@@ -41,7 +41,13 @@ export const LAYERS: readonly Layer[] = [
     node: 'all',
     packages: ['pino', 'piscina'],
   },
-  { folder: 'src/control', folders: BASE, typesOf: [ENGINE_TYPES], node: 'all', packages: ['pino', 'zod', '@peculiar/x509'] },
+  {
+    folder: 'src/control',
+    folders: BASE,
+    typesOf: [ENGINE_TYPES],
+    node: 'all',
+    packages: ['pino', 'zod', '@peculiar/x509', 'reflect-metadata'],
+  },
   { folder: 'src/agent', folders: BASE, files: [CONTROL_CLIENT], typesOf: [ENGINE_TYPES, METHOD_TYPES], node: 'all', packages: ['pino'] },
   { folder: 'src/console', folders: BASE, files: [CONTROL_CLIENT], typesOf: [ENGINE_TYPES, METHOD_TYPES], node: 'all', packages: ['pino'] },
   // The library's entry and the composition root: the one place that joins the engine with its control socket.

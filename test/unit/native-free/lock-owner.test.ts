@@ -32,8 +32,8 @@ describe('whether an owner lives', () => {
   });
 
   it('a zombie is dead', async () => {
-    // The shell starts a child that ends at once, and becomes a program that never waits for it.
-    const parent = spawn('/bin/sh', ['-c', 'true & echo $!; exec sleep 30'], { stdio: ['ignore', 'pipe', 'inherit'] });
+    // The shell starts a child that ends later, and has then become a program that never waits for it.
+    const parent = spawn('/bin/sh', ['-c', 'sleep 0.3 & echo $!; exec sleep 30'], { stdio: ['ignore', 'pipe', 'inherit'] });
     try {
       const [text] = (await once(parent.stdout, 'data')) as [Buffer];
       const pid = Number(text.toString());
