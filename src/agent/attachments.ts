@@ -143,7 +143,9 @@ const kernelDevices = (target: TargetServer, all: readonly HostConnection[], sna
       attachments.push({ process: { name: 'kernel', pid: 0 }, text: devicePath(device), connections, ...place });
     }
   }
-  return { attachments, doubts: ownerlessDoubts(ownerless, unexplained, snapshot) };
+  // Each device that is known to be attached to the target explains one of the connections that nobody visible holds.
+  const isExplained = ownerless.length > 0 && ownerless.length <= attachments.length;
+  return { attachments, doubts: isExplained ? [] : ownerlessDoubts(ownerless, unexplained, snapshot) };
 };
 
 /** What remains open about connections that nobody visible holds, and about kernel devices that nothing explains. */

@@ -8,14 +8,14 @@
  */
 import { randomBytes } from 'node:crypto';
 import { EventEmitter } from 'node:events';
-import type { Server, Socket } from 'node:net';
+import type { Socket } from 'node:net';
 import type { Asked, Round, RoundEvent } from '../core/inquiry-round.ts';
 import { advanceRound, isRoundDone, openRound, roundAnswers } from '../core/inquiry-round.ts';
 import type { HostAnswer, InquiryTarget, NoAnswerReason } from '../core/mount-facts.ts';
 import type { HostRow } from '../core/rows.ts';
 import type { Clock } from '../platform/clock.ts';
 import { SystemClock } from '../platform/clock.ts';
-import type { TlsIdentity, TlsListener } from '../platform/mutual-tls.ts';
+import type { TlsIdentity } from '../platform/mutual-tls.ts';
 import { listenMutualTls } from '../platform/mutual-tls.ts';
 import { listenPrivately } from '../platform/unix-socket.ts';
 import type { FromAgent } from '../wire/agent-messages.ts';
@@ -63,7 +63,7 @@ export class InquiryService extends EventEmitter<InquiryServiceEvents> {
   readonly #options: InquiryServiceOptions;
   readonly #clock: Clock;
   readonly #owner: AgentConnectionOwner;
-  readonly #listeners: (Server | TlsListener)[] = [];
+  readonly #listeners: { close(): Promise<void> }[] = [];
   readonly #connections = new Set<AgentConnection>();
   readonly #agents = new Map<string, { readonly connection: AgentConnection; readonly view: AgentView; watched: string }>();
   readonly #inquiries = new Map<string, OpenInquiry>();
@@ -91,7 +91,8 @@ export class InquiryService extends EventEmitter<InquiryServiceEvents> {
    * @throws TwinvolError `STORE_IO`, `NOT_SUPPORTED`
    */
   async listenUnix(path: string): Promise<void> {
-    this.#listeners.push(await listenPrivately(path, (socket) => this.#accept(socket, 'unix', null)));
+    const server = await listenPrivately(path, (socket) => this.#accept(socket, 'unix', null));
+    this.#listeners.push({ close: () => new Promise((resolve) => server.close(() => resolve())) });
   }
 
   /**
@@ -161,7 +162,7 @@ export class InquiryService extends EventEmitter<InquiryServiceEvents> {
     this.#isClosed = true;
     for (const id of [...this.#inquiries.keys()]) this.#advance(id, { kind: 'deadline', afterMs: 0 });
     for (const connection of [...this.#connections]) connection.end('the device stops');
-    await Promise.all(this.#listeners.splice(0).map((listener) => new Promise<void>((resolve) => void listener.close(() => resolve()))));
+    await Promise.all(this.#listeners.splice(0).map((listener) => listener.close()));
   }
 
   #watchOf(host: string): readonly InquiryTarget[] {

@@ -6,7 +6,7 @@
  * takes too long is ended. Certificates and keys are given as PEM text.
  */
 import type { AddressInfo } from 'node:net';
-import { connect as connectPlain } from 'node:net';
+import { connect as connectPlain, isIP } from 'node:net';
 import type { TLSSocket } from 'node:tls';
 import { connect, createServer } from 'node:tls';
 import { TwinvolError } from '../core/faults.ts';
@@ -119,7 +119,9 @@ export const connectMutualTls = (
       try {
         const secure = connect({
           socket: plain,
-          servername: place.serverName,
+          // The name that the certificate is checked against; an address is not sent along (RFC 6066, section 3).
+          host: place.serverName,
+          ...(isIP(place.serverName) === 0 ? { servername: place.serverName } : {}),
           cert: identity.certificate,
           key: identity.key,
           ca: identity.authority,
