@@ -294,12 +294,12 @@ export class Tables {
     }
   }
 
-  #put<K, R>(table: TrackedRows<K, R>, key: K, row: R, kind: string, verdict: string | null): void {
+  #put<K extends string | number, R>(table: TrackedRows<K, R>, key: K, row: R, kind: string, verdict: string | null): void {
     if (verdict !== null) throw invalidOp(`${kind} ${key} ${verdict}`);
     table.set(key, row);
   }
 
-  #delete<K, R>(table: TrackedRows<K, R>, key: K, kind: string): void {
+  #delete<K extends string | number, R>(table: TrackedRows<K, R>, key: K, kind: string): void {
     if (!table.delete(key)) throw invalidOp(`there is no ${kind} ${key} to delete`);
   }
 

@@ -32,6 +32,8 @@ export type OpenOptions = {
   readonly compactBytesMin?: number;
 };
 
+const readOnlyFault = (): TwinvolError => new TwinvolError('READ_ONLY', 'the store is open for reading only', { remedy: 'open it for writing' });
+
 type Parts = {
   readonly directory: string;
   readonly recovered: Recovered;
@@ -94,7 +96,8 @@ export class Store {
    * the function throws; nothing has changed then
    */
   commit(change: Change): Promise<void> {
-    return this.#log === null ? Promise.reject(new TwinvolError('READ_ONLY', 'the store is open for reading only')) : this.#log.commit(change);
+    if (this.#closed !== null) return Promise.reject(new TwinvolError('ENGINE_STOPPING', 'the store is closing and takes no more changes'));
+    return this.#log === null ? Promise.reject(readOnlyFault()) : this.#log.commit(change);
   }
 
   /** Path of a physical volume's file. */
@@ -152,12 +155,12 @@ export class Store {
 
   async #addPvs(count: number): Promise<readonly number[]> {
     if (count === 0) return [];
-    if (this.#log === null) throw new TwinvolError('READ_ONLY', 'the store is open for reading only');
+    if (this.#log === null) throw readOnlyFault();
     const first = (this.tables.pvs().at(-1)?.number ?? FIRST_NUMBER - 1) + 1;
     const numbers = Array.from({ length: count }, (_, index) => first + index);
     await this.#pvFiles.create(numbers, this.pvBytes);
     try {
-      await this.commit(numbers.map((number): TableOp => ({ op: 'pv-put', row: { number, regions: this.regionsPerPv } })));
+      await this.#log.commit(numbers.map((number): TableOp => ({ op: 'pv-put', row: { number, regions: this.regionsPerPv } })));
     } catch (error) {
       await this.#pvFiles.discard(numbers);
       throw error;
