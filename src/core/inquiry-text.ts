@@ -64,7 +64,8 @@ export const mountedText = (host: string, volumeName: string, fact: MountedFact)
 };
 
 export const openText = (host: string, volumeName: string, fact: OpenFact): string => {
-  return `host ${printable(host)} has ${volumeName} open: ${processList(fact.processes)} holds ${sourceText(fact.device, fact.layers)}`;
+  const verb = fact.processes.length === 1 ? 'holds' : 'hold';
+  return `host ${printable(host)} has ${volumeName} open: ${processList(fact.processes)} ${verb} ${sourceText(fact.device, fact.layers)}`;
 };
 
 export const unknownText = (host: string, volumeName: string, fact: { readonly what: string; readonly why: string }): string => {
