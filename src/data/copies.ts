@@ -3,7 +3,6 @@
  */
 import { setRange } from '../core/dirty-bitmap.ts';
 import { TwinvolError } from '../core/faults.ts';
-import { LOCK_GRANULE_BYTES } from '../core/units.ts';
 import type { VerifyReport } from '../engine/api.ts';
 import type { CopyResult } from './copy-task.ts';
 import type { PairProgress } from './plane-api.ts';
@@ -169,13 +168,5 @@ export class Copies {
       const end = Math.min(target.block.regions, Math.max(first + 1, Math.ceil((region + 1) * ratio)));
       if (first < end) setRange(target.block.primary, first, end);
     }
-  }
-
-  /** Marks granules (1 MiB) of a pair dirty. */
-  markGranules(pair: PairState, firstGranule: number, lastGranule: number): void {
-    const bytes = pair.spec.dirtyRegionBytes;
-    const first = Math.floor((firstGranule * LOCK_GRANULE_BYTES) / bytes);
-    const end = Math.min(pair.block.regions, Math.ceil(((lastGranule + 1) * LOCK_GRANULE_BYTES) / bytes));
-    if (first < end) setRange(pair.block.primary, first, end);
   }
 }

@@ -2,17 +2,22 @@
  * Drops the marks of extents that went cold, so that what a crash would resync stays bounded by what is hot.
  *
  * In this order: (1) at a closed gate the extent is disarmed, so that no write that saw it armed is still under way and
- * the next one goes through the file lock; (2) all legs are synced, and dirty bits of the extent that are not in their
- * file yet are written and synced; (3) the mark is taken out of the file, unless somebody armed it again meanwhile.
+ * the next one goes through the file lock; (2) the dirty bits of every pair that the volume is in, of both sides (a
+ * resync may have moved them), are noted; (3) all legs are synced; (4) the noted bits are written and synced; (5) the
+ * mark is taken out of the file, unless somebody armed it again meanwhile.
+ *
+ * Noted before the legs are synced: a bit that a copy clears later still goes to the file as set, and one that it has
+ * cleared before is for data that the sync covers. So no bit is clear on disk whose data may be lost.
  */
 import fs from 'node:fs';
 import { promisify } from 'node:util';
 import { anySet, clearRange } from '../core/dirty-bitmap.ts';
 import { INTENT_EXTENT_BYTES } from '../core/units.ts';
+import type { BitmapFile } from '../store/bitmap-file.ts';
 import { pageOfBit } from '../wire/bitmap-page.ts';
 import { tryLockWord, unlockWord } from './intents.ts';
 import type { IntentState, PairState, VolumeState } from './plane-state.ts';
-import { PAIR, SLOT_MAIN, VOLUME } from './shared-memory.ts';
+import { SLOT_MAIN, VOLUME } from './shared-memory.ts';
 import type { WriteGate } from './write-gate.ts';
 
 const fdatasync = promisify(fs.fdatasync);
@@ -24,9 +29,13 @@ export type CleanerView = {
   volumes(): Iterable<VolumeState>;
   /** Pairs that the volume belongs to, on either side. */
   pairsOf(volume: number): readonly PairState[];
-  legFds(volume: number): readonly number[];
+  /** Makes every leg durable that writes to the volume reach or reached. */
+  flushLegs(volume: number): Promise<void>;
   readonly survivesPowerLoss: boolean;
 };
+
+/** Pages of a bitmap as they were at one moment. */
+type Noted = { readonly file: BitmapFile; readonly bits: Int32Array; readonly pages: readonly number[] };
 
 export class IntentCleaner {
   readonly #view: CleanerView;
@@ -35,51 +44,75 @@ export class IntentCleaner {
   #running: Promise<void> = Promise.resolve();
   #isStopped = false;
 
-  constructor(view: CleanerView, gate: WriteGate) {
+  constructor(view: CleanerView, gate: WriteGate, periodMs: number = PERIOD_MS) {
     this.#view = view;
     this.#gate = gate;
-    this.#timer = setInterval(() => this.#round(false), PERIOD_MS);
+    this.#timer = setInterval(() => void this.round(false), periodMs);
     this.#timer.unref();
   }
 
-  #round(all: boolean): void {
-    this.#running = this.#running.then(async () => {
-      for (const volume of this.#view.volumes()) {
-        if (volume.intents === null || (this.#isStopped && !all)) continue;
-        try {
-          await this.#clean(volume, volume.intents, all);
-        } catch {
-          // A leg or the file failed: the marks stay, which is the safe side; hosts meet the same error themselves.
-        }
-      }
-    });
-  }
-
-  /** Stops the rounds; with `all`, drops every mark that can be dropped (no host writes any more). */
-  async stop(all: boolean): Promise<void> {
+  /** No round runs any more when it resolves. */
+  async stop(): Promise<void> {
     this.#isStopped = true;
     clearInterval(this.#timer);
-    if (all) this.#round(true);
     await this.#running;
   }
 
+  /** Drops every mark that can be dropped. For the end: no host writes any more. */
+  cleanAll(): Promise<void> {
+    return this.round(true);
+  }
+
+  /** One round, after the one that runs. `all`: also what is not cold. */
+  round(all: boolean): Promise<void> {
+    this.#running = this.#running.then(async () => {
+      for (const volume of [...this.#view.volumes()]) {
+        if (volume.intents === null || !volume.mayDropMarks || (this.#isStopped && !all)) continue;
+        try {
+          await this.#clean(volume, volume.intents, all);
+        } catch {
+          // A leg or a file failed: the marks stay, which is the safe side.
+        }
+      }
+    });
+    return this.#running;
+  }
+
   async #clean(volume: VolumeState, intents: IntentState, all: boolean): Promise<void> {
-    const cold = this.#takeCold(intents, all);
-    if (cold.length === 0) return;
     const { number } = volume.spec;
-    if (this.#view.survivesPowerLoss) await Promise.all([...new Set(this.#view.legFds(number))].map((fd) => fdatasync(fd)));
-    for (const pair of this.#view.pairsOf(number)) if (!(await this.#persistBits(pair, number, cold))) return;
-    while (!tryLockWord(intents.block.words, VOLUME.FILE_LOCK, SLOT_MAIN)) await pause();
+    const cold = await this.#takeCold(intents, all);
+    if (cold.length === 0) return;
+    const locked: PairState[] = [];
     try {
-      if (volume.intents === intents) this.#drop(intents, cold);
+      const noted: Noted[] = [];
+      for (const pair of this.#view.pairsOf(number)) {
+        if (pair.tryLockFiles()) {
+          locked.push(pair);
+          noted.push(...noteBits(pair, cold));
+        } else if (noteBits(pair, cold).length > 0) {
+          // Its files are in use: the extents are disarmed, and their marks stay until the next round.
+          return;
+        }
+      }
+      await this.#view.flushLegs(number);
+      for (const { file, bits, pages } of noted) {
+        for (const page of pages) file.writePages(bits, page, page + 1);
+        if (this.#view.survivesPowerLoss) await fdatasync(file.fd);
+      }
+      while (!tryLockWord(intents.block.words, VOLUME.FILE_LOCK, SLOT_MAIN)) await pause();
+      try {
+        if (volume.intents === intents) drop(intents, cold);
+        if (volume.intents === intents && all) intents.file.sync();
+      } finally {
+        unlockWord(intents.block.words, VOLUME.FILE_LOCK);
+      }
     } finally {
-      unlockWord(intents.block.words, VOLUME.FILE_LOCK);
+      for (const pair of locked) pair.unlockFiles();
     }
-    if (all) intents.file.sync();
   }
 
   /** Disarms marked extents that were not written to since the last round. */
-  #takeCold(intents: IntentState, all: boolean): readonly number[] {
+  async #takeCold(intents: IntentState, all: boolean): Promise<readonly number[]> {
     const { disk, armed, recent, extents } = intents.block;
     const cold: number[] = [];
     for (let extent = 0; extent < extents && (all || cold.length < BATCH); extent += 1) {
@@ -92,50 +125,41 @@ export class IntentCleaner {
       else cold.push(extent);
     }
     if (cold.length > 0) {
-      this.#gate.closed(() => {
+      await this.#gate.closedFromMain(() => {
         for (const extent of cold) clearRange(armed, extent, extent + 1);
       });
     }
     return cold;
   }
+}
 
-  /** Dirty bits of the extents, to the file and durable. False: the file is in use, try again in the next round. */
-  async #persistBits(pair: PairState, volume: number, cold: readonly number[]): Promise<boolean> {
-    const isPrimary = pair.spec.primary === volume;
-    const bits = isPrimary ? pair.block.primary : pair.block.secondary;
-    const file = isPrimary ? pair.primaryFile : pair.secondaryFile;
-    const ratio = INTENT_EXTENT_BYTES / pair.spec.dirtyRegionBytes;
+/** The dirty bits of the extents on both sides of a pair, as they are now; empty when there are none. */
+const noteBits = (pair: PairState, extents: readonly number[]): Noted[] => {
+  const ratio = INTENT_EXTENT_BYTES / pair.spec.dirtyRegionBytes;
+  const noted: Noted[] = [];
+  for (const [file, live] of [[pair.primaryFile, pair.block.primary] as const, [pair.secondaryFile, pair.block.secondary] as const]) {
     const pages = new Set<number>();
-    for (const extent of cold) {
+    for (const extent of extents) {
       const first = Math.floor(extent * ratio);
       const end = Math.min(pair.block.regions, Math.max(first + 1, Math.ceil((extent + 1) * ratio)));
-      if (first >= end || !anySet(bits, first, end)) continue;
+      if (first >= end || !anySet(live, first, end)) continue;
       for (let page = pageOfBit(first); page <= pageOfBit(end - 1); page += 1) pages.add(page);
     }
-    if (pages.size === 0) return true;
-    if (!tryLockWord(pair.block.words, PAIR.FILE_LOCK, SLOT_MAIN)) return false;
-    try {
-      for (const page of pages) file.writePages(bits, page, page + 1);
-      if (this.#view.survivesPowerLoss) await fdatasync(file.fd);
-      return true;
-    } finally {
-      unlockWord(pair.block.words, PAIR.FILE_LOCK);
-    }
+    if (pages.size > 0) noted.push({ file, bits: live.slice(), pages: [...pages] });
   }
+  return noted;
+};
 
-  #drop(intents: IntentState, cold: readonly number[]): void {
-    const { disk, armed, words } = intents.block;
-    const pages = new Set<number>();
-    let dropped = 0;
-    for (const extent of cold) {
-      if (anySet(armed, extent, extent + 1)) continue;
-      clearRange(disk, extent, extent + 1);
-      dropped += 1;
-      pages.add(pageOfBit(extent));
-    }
-    for (const page of pages) intents.file.writePages(disk, page, page + 1);
-    Atomics.sub(words, VOLUME.MARKED, dropped);
+const drop = (intents: IntentState, cold: readonly number[]): void => {
+  const { disk, armed, words } = intents.block;
+  const pages = new Set<number>();
+  for (const extent of cold) {
+    if (anySet(armed, extent, extent + 1)) continue;
+    clearRange(disk, extent, extent + 1);
+    Atomics.sub(words, VOLUME.MARKED, 1);
+    pages.add(pageOfBit(extent));
   }
-}
+  for (const page of pages) intents.file.writePages(disk, page, page + 1);
+};
 
 const pause = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 5));

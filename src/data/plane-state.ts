@@ -7,10 +7,16 @@ import { bitmapWords, countSet, countUnion, mergeInto, setAll, setRange } from '
 import { INTENT_EXTENT_BYTES } from '../core/units.ts';
 import type { FaultRule } from '../engine/api.ts';
 import { BitmapFile, type BitmapLoad } from '../store/bitmap-file.ts';
+import { pagesOf } from '../wire/bitmap-page.ts';
 import { FAULT_COUNTER_WORDS } from './fault-rules.ts';
+import { tryLockWord, unlockWord } from './intents.ts';
 import type { DirtyChange, PairMode, PairSpec, VolumeSpec } from './plane-api.ts';
-import { intentExtents, MODE, PAIR, pairBlock, type PairBlock, pairBlockBytes, VOLUME, volumeBlock, type VolumeBlock, volumeBlockBytes } from './shared-memory.ts';
+import {
+  intentExtents, MODE, PAIR, pairBlock, type PairBlock, pairBlockBytes, SLOT_MAIN, VOLUME, volumeBlock, type VolumeBlock, volumeBlockBytes,
+} from './shared-memory.ts';
 import type { FaultSpec, PairMessage, VolumeMessage } from './worker-volumes.ts';
+
+const LOCK_RETRY_MS = 2;
 
 /** What the data plane needs of the store. */
 export type PlaneStore = {
@@ -25,6 +31,11 @@ export type IntentState = { readonly buffer: SharedArrayBuffer; readonly block: 
 export class VolumeState {
   spec: VolumeSpec;
   intents: IntentState | null = null;
+  /**
+   * False from the reading of marks until the first switch of one of the volume's pairs: until then pairs may still be
+   * attached that have to find the marks, so none is dropped.
+   */
+  mayDropMarks = true;
   faults: readonly FaultSpec[] = [];
   readonly #store: PlaneStore;
 
@@ -46,6 +57,7 @@ export class VolumeState {
       return null;
     }
     const { file, load } = BitmapFile.open(path, header, block.disk);
+    this.mayDropMarks = false;
     Atomics.store(block.words, VOLUME.MARKED, countSet(block.disk));
     this.intents = { buffer, block, file };
     return load;
@@ -55,6 +67,26 @@ export class VolumeState {
     if (remove) this.intents?.file.remove();
     else this.intents?.file.close();
     this.intents = null;
+  }
+
+  /**
+   * A worker died. If it was about to mark extents, memory may say more than the file; the file gets all of it before
+   * anybody relies on a mark.
+   */
+  forgetHolder(slot: number): void {
+    if (this.intents === null || Atomics.load(this.intents.block.words, VOLUME.FILE_LOCK) !== slot + 1) return;
+    const { block, file } = this.intents;
+    try {
+      file.writePages(block.disk, 0, pagesOf(block.extents));
+      file.sync();
+      Atomics.store(block.words, VOLUME.MARKED, countSet(block.disk));
+    } catch {
+      // Nothing is known to be marked: every write marks anew, and fails as long as the file does.
+      block.armed.fill(0);
+      block.disk.fill(0);
+      Atomics.store(block.words, VOLUME.MARKED, 0);
+    }
+    unlockWord(block.words, VOLUME.FILE_LOCK);
   }
 
   setFaults(rules: readonly FaultRule[]): void {
@@ -166,13 +198,54 @@ export class PairState {
     Atomics.store(words, PAIR.MODE, MODE[mode]);
   }
 
-  /** Both bitmaps to their files, durable; the primary's first, so that a merge is never half lost. */
+  /** Waits for the right to write the bitmap files, which a copy and the cleaner want too. */
+  async lockFiles(): Promise<void> {
+    while (!this.tryLockFiles()) await new Promise((resolve) => setTimeout(resolve, LOCK_RETRY_MS));
+  }
+
+  tryLockFiles(): boolean {
+    return tryLockWord(this.block.words, PAIR.FILE_LOCK, SLOT_MAIN);
+  }
+
+  unlockFiles(): void {
+    unlockWord(this.block.words, PAIR.FILE_LOCK);
+  }
+
+  /** Both bitmaps to their files, durable; the primary's first, so that a merge is never half lost. Needs the right. */
   persist(): void {
-    const pages = Math.ceil(this.block.regions / 4000);
-    this.primaryFile.writePages(this.block.primary, 0, pages);
-    this.primaryFile.sync();
-    this.secondaryFile.writePages(this.block.secondary, 0, pages);
-    this.secondaryFile.sync();
+    writeDurably(this.primaryFile, this.block.primary);
+    writeDurably(this.secondaryFile, this.block.secondary);
+  }
+
+  /** The same at the end, when nobody else is there; a file that cannot be written says what it said. */
+  persistAtEnd(): void {
+    try {
+      this.persist();
+    } catch {
+      // The marks stay for it: they are dropped only when the bits could be written.
+    }
+  }
+
+  /**
+   * Before a switch: the primary's file holds what will be dirty after it, so that a file that cannot be written stops
+   * the switch and not its aftermath. Bits that are set from here to the closed gate have their marks.
+   */
+  prepareFiles(dirty: DirtyChange): void {
+    if (dirty !== 'all' && dirty !== 'merge') return;
+    const bits = this.block.primary.slice();
+    if (dirty === 'all') setAll(bits, this.block.regions);
+    else mergeInto(bits, this.block.secondary);
+    writeDurably(this.primaryFile, bits);
+  }
+
+  /** After a switch: the secondary's file is empty. If it cannot be written, a crash copies more than it needs to. */
+  settleFiles(dirty: DirtyChange): void {
+    if (dirty !== 'all' && dirty !== 'merge') return;
+    try {
+      writeDurably(this.secondaryFile, this.block.secondary);
+    } catch {
+      // What the file still names as dirty is copied once more than it needs to be after a crash, and no harm is done.
+    }
   }
 
   dirtyBytes(): { primary: number; secondary: number; union: number } {
@@ -202,5 +275,10 @@ export class PairState {
     }
   }
 }
+
+const writeDurably = (file: BitmapFile, bits: Int32Array): void => {
+  file.writePages(bits, 0, pagesOf(file.header.bits));
+  file.sync();
+};
 
 const MODE_NAMES: readonly PairMode[] = ['idle', 'copying', 'restoring', 'mirroring', 'tracking'];

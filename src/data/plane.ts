@@ -9,8 +9,7 @@ import fs from 'node:fs';
 import os from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import { TwinvolError } from '../core/faults.ts';
-import { INTENT_EXTENT_BYTES } from '../core/units.ts';
+import { systemCode, TwinvolError } from '../core/faults.ts';
 import type { ClientView } from '../core/views.ts';
 import type { FaultRule, VerifyReport } from '../engine/api.ts';
 import { nativeReport } from '../platform/native.ts';
@@ -19,9 +18,11 @@ import { IntentCleaner } from './intent-cleaner.ts';
 import { Clients } from './clients.ts';
 import type { FromLane } from './lane-messages.ts';
 import type { DataPlane, ExportPolicy, ListenOptions, PairProgress, PairSpec, PairSwitch, PlaneEvents, VolumeSpec } from './plane-api.ts';
+import { switchPairs } from './pair-switch.ts';
 import { PairState, type PlaneStore, VolumeState } from './plane-state.ts';
-import { DEVICE, deviceBlock, LANE_COUNT_MAX, PAIR, SLOT_MAIN, SLOT_ZERO_WORKER, VOLUME } from './shared-memory.ts';
-import { type AnyLink, WorkerSet } from './worker-set.ts';
+import { Roster } from './roster.ts';
+import { deviceBlock, LANE_COUNT_MAX, PAIR, SLOT_MAIN, SLOT_ZERO_WORKER } from './shared-memory.ts';
+import { type AnyLink, type LaneLink, WorkerSet } from './worker-set.ts';
 import { WriteGate } from './write-gate.ts';
 
 const fdatasync = promisify(fs.fdatasync);
@@ -49,14 +50,14 @@ class Plane extends EventEmitter<PlaneEvents> implements DataPlane {
   readonly #device = deviceBlock();
   readonly #gate = new WriteGate(this.#device, SLOT_MAIN);
   readonly #workers: WorkerSet;
-  readonly #volumes = new Map<number, VolumeState>();
-  readonly #pairs = new Map<number, PairState>();
+  readonly #roster = new Roster();
   readonly #held = new Map<number, Array<() => void>>();
   readonly #clients: Clients;
   readonly #cleaner: IntentCleaner;
   readonly #copies: Copies;
   /** Jobs that the zero worker has taken and not answered. */
-  readonly #zeroJobs = new Map<string, { readonly lane: number; readonly job: number }>();
+  readonly #zeroJobs = new Map<number, { readonly link: LaneLink; readonly job: number }>();
+  #lastZeroJob = 0;
   #survivesPowerLoss: boolean;
   #isDraining = false;
   #isClosed = false;
@@ -78,7 +79,7 @@ class Plane extends EventEmitter<PlaneEvents> implements DataPlane {
         fromLane: (lane, message) => this.#fromLane(lane, message),
         fromZeroWorker: (message) => {
           if (message.type === 'leg-failed') this.#legFailed(message.failure);
-          else this.#zeroed(message.lane, message.job, message.code);
+          else this.#zeroed(message.job, message.code);
         },
         lost: (slot, name, error) => this.#lost(slot, name, error),
       },
@@ -87,9 +88,9 @@ class Plane extends EventEmitter<PlaneEvents> implements DataPlane {
     const view = this;
     this.#cleaner = new IntentCleaner(
       {
-        volumes: () => this.#volumes.values(),
-        pairsOf: (volume) => this.#pairsOf(volume),
-        legFds: (volume) => this.#legFds(volume),
+        volumes: () => this.#roster.volumes.values(),
+        pairsOf: (volume) => this.#roster.pairsOf(volume),
+        flushLegs: (volume) => this.volumeFlush(volume),
         get survivesPowerLoss() {
           return view.#survivesPowerLoss;
         },
@@ -100,7 +101,7 @@ class Plane extends EventEmitter<PlaneEvents> implements DataPlane {
       device: this.#device,
       workers: this.#workers,
       survivesPowerLoss: () => this.#survivesPowerLoss,
-      volume: (number) => this.#volume(number),
+      volume: (number) => this.#roster.volume(number),
       onLegFailed: (failure) => this.#legFailed(failure),
       onDone: (pair) => this.emit('copyDone', { pair }),
       onFailed: (pair, leg, code) => this.emit('copyFailed', { pair, leg, code, message: `the copy's ${leg} failed: ${code}` }),
@@ -119,23 +120,23 @@ class Plane extends EventEmitter<PlaneEvents> implements DataPlane {
   // Volumes
 
   async volumeAttach(spec: VolumeSpec): Promise<void> {
-    this.#volumes.set(spec.number, new VolumeState(spec, this.#store));
+    this.#roster.volumes.set(spec.number, new VolumeState(spec, this.#store));
   }
 
   async volumeReplace(spec: VolumeSpec): Promise<void> {
-    const volume = this.#volume(spec.number);
+    const volume = this.#roster.volume(spec.number);
     volume.spec = spec;
     await this.#tellAgain(volume);
   }
 
   async volumeDetach(number: number): Promise<void> {
-    const volume = this.#volumes.get(number);
+    const volume = this.#roster.volumes.get(number);
     if (volume === undefined) return;
-    this.#volumes.delete(number);
-    volume.closeIntents(true);
+    this.#roster.volumes.delete(number);
     for (const link of this.#workers.links()) link.toldVolumes.delete(number);
     this.#workers.broadcast({ type: 'volume-gone', number });
     await this.#workers.barrier();
+    volume.closeIntents(true);
   }
 
   async volumeHold(number: number): Promise<void> {
@@ -153,7 +154,14 @@ class Plane extends EventEmitter<PlaneEvents> implements DataPlane {
   }
 
   async volumeFlush(number: number): Promise<void> {
-    if (this.#survivesPowerLoss) await Promise.all([...new Set(this.#legFds(number))].map((fd) => fdatasync(fd)));
+    if (!this.#survivesPowerLoss) return;
+    try {
+      await Promise.all(this.#roster.legFds(number).map((fd) => fdatasync(fd)));
+    } catch (error) {
+      const code = systemCode(error) || 'EIO';
+      for (const pair of this.#roster.distrust(number)) this.#legFailed({ pair: pair.spec.id, leg: 'primary', code });
+      throw error;
+    }
   }
 
   /** Sends a changed volume to every worker that knows it, and waits until they have taken it in. */
@@ -166,17 +174,18 @@ class Plane extends EventEmitter<PlaneEvents> implements DataPlane {
   // Pairs
 
   async pairAttach(spec: PairSpec, options: { readonly fresh: boolean }): Promise<{ readonly recoveredBytes: number; readonly dirtyBytes: number }> {
-    const primary = this.#volume(spec.primary);
-    const secondary = this.#volume(spec.secondary);
+    const primary = this.#roster.volume(spec.primary);
+    const secondary = this.#roster.volume(spec.secondary);
     primary.openIntents(options.fresh);
     secondary.openIntents(options.fresh);
     const pair = new PairState(spec, primary, this.#store, options.fresh);
     let recovered = 0;
     if (!options.fresh) {
+      // Nobody else knows the pair yet, so its files are this call's alone.
       recovered = pair.addIntents(primary.intents, 'primary') + pair.addIntents(secondary.intents, 'secondary');
       if (recovered > 0) pair.persist();
     }
-    this.#pairs.set(spec.id, pair);
+    this.#roster.pairs.set(spec.id, pair);
     for (const link of this.#workers.links()) {
       this.#workers.tellPair(link, pair, primary, secondary);
       // Told before without intents: tell again.
@@ -188,19 +197,14 @@ class Plane extends EventEmitter<PlaneEvents> implements DataPlane {
   }
 
   async pairsSwitch(switches: readonly PairSwitch[]): Promise<{ readonly switched: boolean; readonly pauseMs: number }> {
-    const pairs = switches.map((change) => ({ change, pair: this.#pair(change.id) }));
-    let switched = true;
-    const pauseMs = this.#gate.closed(() => {
-      switched = pairs.every(({ change, pair }) => change.onlyIfClean !== true || pair.dirtyBytes().union === 0);
-      if (!switched) return;
-      for (const { change, pair } of pairs) pair.apply(change.mode, change.dirty);
-    });
-    if (switched) for (const { change, pair } of pairs) if (change.dirty === 'merge' || change.dirty === 'all') pair.persist();
-    return { switched, pauseMs };
+    const pairs = switches.map((change) => ({ change, pair: this.#roster.pair(change.id) }));
+    const done = await switchPairs(this.#gate, pairs);
+    if (done.switched) for (const { pair } of pairs) for (const number of [pair.spec.primary, pair.spec.secondary]) this.#roster.volume(number).mayDropMarks = true;
+    return done;
   }
 
   pairConfigure(id: number, changes: { readonly pace?: number; readonly fenceData?: boolean }): void {
-    const { words } = this.#pair(id).block;
+    const { words } = this.#roster.pair(id).block;
     if (changes.pace !== undefined) Atomics.store(words, PAIR.PACE, changes.pace);
     if (changes.fenceData === undefined) return;
     Atomics.store(words, PAIR.FENCE, changes.fenceData ? 1 : 0);
@@ -208,18 +212,19 @@ class Plane extends EventEmitter<PlaneEvents> implements DataPlane {
   }
 
   async pairDetach(id: number): Promise<void> {
-    const pair = this.#pairs.get(id);
+    const pair = this.#roster.pairs.get(id);
     if (pair === undefined) return;
     await this.copyStop(id);
-    this.#gate.closed(() => pair.apply('idle', 'keep'));
-    this.#pairs.delete(id);
+    await this.#gate.closedFromMain(() => pair.apply('idle', 'keep'));
+    this.#roster.pairs.delete(id);
     for (const link of this.#workers.links()) link.toldPairs.delete(id);
     this.#workers.broadcast({ type: 'pair-gone', id });
     await this.#workers.barrier();
+    await pair.lockFiles();
     pair.close(true);
     for (const number of [pair.spec.primary, pair.spec.secondary]) {
-      const volume = this.#volumes.get(number);
-      if (volume === undefined || this.#pairsOf(number).length > 0 || volume.intents === null) continue;
+      const volume = this.#roster.volumes.get(number);
+      if (volume === undefined || this.#roster.pairsOf(number).length > 0 || volume.intents === null) continue;
       const { intents } = volume;
       volume.intents = null;
       await this.#tellAgain(volume);
@@ -228,21 +233,26 @@ class Plane extends EventEmitter<PlaneEvents> implements DataPlane {
   }
 
   pairProgress(id: number): PairProgress {
-    return this.#copies.progress(this.#pair(id));
+    return this.#copies.progress(this.#roster.pair(id));
   }
 
   async pairMarkFrom(into: number, from: number): Promise<void> {
-    const target = this.#pair(into);
-    const source = this.#pair(from);
+    const target = this.#roster.pair(into);
+    const source = this.#roster.pair(from);
     const ratio = source.spec.dirtyRegionBytes / target.spec.dirtyRegionBytes;
-    this.#copies.markFrom(target, source, ratio);
-    target.persist();
+    await target.lockFiles();
+    try {
+      this.#copies.markFrom(target, source, ratio);
+      target.persist();
+    } finally {
+      target.unlockFiles();
+    }
   }
 
   // Copies
 
   copyStart(id: number): void {
-    this.#copies.start(this.#pair(id));
+    this.#copies.start(this.#roster.pair(id));
   }
 
   copyStop(id: number): Promise<void> {
@@ -250,19 +260,19 @@ class Plane extends EventEmitter<PlaneEvents> implements DataPlane {
   }
 
   verify(id: number, options: { readonly repair: boolean; readonly signal?: AbortSignal }): Promise<Omit<VerifyReport, 'repaired'>> {
-    return this.#copies.verify(this.#pair(id), options);
+    return this.#copies.verify(this.#roster.pair(id), options);
   }
 
   // Faults on purpose
 
   faultsSet(number: number, rules: readonly FaultRule[]): void {
-    const volume = this.#volume(number);
+    const volume = this.#roster.volume(number);
     volume.setFaults(rules);
     void this.#tellAgain(volume);
   }
 
   faultHits(id: number): number {
-    for (const volume of this.#volumes.values()) {
+    for (const volume of this.#roster.volumes.values()) {
       for (const fault of volume.faults) if (fault.rule.id === id) return Atomics.load(new Int32Array(fault.counters), 1);
     }
     return 0;
@@ -291,7 +301,7 @@ class Plane extends EventEmitter<PlaneEvents> implements DataPlane {
       case 'ready':
         return;
       case 'find':
-        return this.#find(lane, message);
+        return this.#find(this.#workers.lanes[lane] as LaneLink, message);
       case 'list':
         return this.#workers.lanes[lane]?.send({ type: 'listed', ask: message.ask, entries: this.#isDraining ? [] : this.#policy.list(message.peer) });
       case 'opened':
@@ -307,26 +317,28 @@ class Plane extends EventEmitter<PlaneEvents> implements DataPlane {
       case 'zero': {
         const zero = this.#workers.zeroWorker();
         this.#tellAll(zero, message.job.volume);
-        this.#zeroJobs.set(`${lane}:${message.job.job}`, { lane, job: message.job.job });
-        return zero.send({ type: 'zero', lane, job: message.job });
+        this.#lastZeroJob += 1;
+        this.#zeroJobs.set(this.#lastZeroJob, { link: this.#workers.lanes[lane] as LaneLink, job: message.job.job });
+        return zero.send({ type: 'zero', job: { ...message.job, job: this.#lastZeroJob } });
       }
     }
   }
 
-  #zeroed(lane: number, job: number, code: string): void {
-    this.#zeroJobs.delete(`${lane}:${job}`);
-    this.#workers.lanes[lane]?.send({ type: 'zeroed', job, code });
+  /** Answers the lane that asked, not the one that has its place by now: that one numbers its jobs anew. */
+  #zeroed(id: number, code: string): void {
+    const asked = this.#zeroJobs.get(id);
+    this.#zeroJobs.delete(id);
+    asked?.link.send({ type: 'zeroed', job: asked.job, code });
   }
 
-  #find(lane: number, message: Extract<FromLane, { type: 'find' }>): void {
-    const link = this.#workers.lanes[lane];
-    if (link === undefined) return;
+  /** `link` is the lane that asked; one that died since gets no answer, its successor numbers its questions anew. */
+  #find(link: LaneLink, message: Extract<FromLane, { type: 'find' }>): void {
     if (this.#isDraining) return link.send({ type: 'found', ask: message.ask, answer: { refused: 'shutdown', message: 'the engine is stopping' } });
     const answer = this.#policy.find(message.name, message.peer);
     if (!('refused' in answer)) {
       const held = this.#held.get(answer.volume);
       if (held !== undefined) {
-        held.push(() => this.#find(lane, message));
+        held.push(() => this.#find(link, message));
         return;
       }
       this.#tellAll(link, answer.volume);
@@ -336,61 +348,57 @@ class Plane extends EventEmitter<PlaneEvents> implements DataPlane {
 
   /** Tells a worker of a volume and of the pairs that it is in. */
   #tellAll(link: AnyLink, number: number): void {
-    const volume = this.#volumes.get(number);
+    const volume = this.#roster.volumes.get(number);
     if (volume === undefined) return;
     this.#workers.tellVolume(link, volume);
-    for (const pair of this.#pairsOf(number)) {
-      this.#workers.tellPair(link, pair, this.#volume(pair.spec.primary), this.#volume(pair.spec.secondary));
+    for (const pair of this.#roster.pairsOf(number)) {
+      this.#workers.tellPair(link, pair, this.#roster.volume(pair.spec.primary), this.#roster.volume(pair.spec.secondary));
     }
   }
 
   // Failures
 
   #legFailed(failure: { readonly pair: number; readonly leg: 'primary' | 'secondary'; readonly code: string }): void {
-    if (!this.#pairs.has(failure.pair)) return;
+    if (!this.#roster.pairs.has(failure.pair)) return;
     this.emit('legFailed', { ...failure, message: `a host's write or flush failed on the ${failure.leg}: ${failure.code}` });
   }
 
-  /** A worker died inside of whatever it did: what it was writing may be on one leg only. */
-  #lost(slot: number, name: string, error: unknown): void {
-    const words = this.#device;
-    const at = DEVICE.SLOT_FIRST + slot * DEVICE.SLOT_WORDS;
+  /**
+   * A worker died inside of whatever it did: what it was writing may be on one leg only. Marks that here and now, while
+   * the dead one's locks still keep others out.
+   * @returns what tells the rest of it, when the locks are free: whoever hears of it may close the gate
+   */
+  #lost(slot: number, name: string, error: unknown): () => void {
     const message = error instanceof Error ? error.message : String(error);
-    if (words[at + DEVICE.SLOT_INSIDE] !== 0) {
-      const volume = words[at + DEVICE.SLOT_VOLUME] as number;
-      for (const pair of this.#pairsOf(volume)) {
-        this.#copies.markGranules(pair, words[at + DEVICE.SLOT_FIRST_GRANULE] as number, words[at + DEVICE.SLOT_LAST_GRANULE] as number);
-        if (pair.mode !== 'idle' && pair.mode !== 'tracking') this.emit('legFailed', { pair: pair.spec.id, leg: 'primary', code: 'EIO', message: `${name} died in a write` });
-      }
-    }
-    for (const { block } of this.#pairs.values()) releaseWord(block.words, PAIR.FILE_LOCK, slot);
-    for (const { intents } of this.#volumes.values()) if (intents !== null) releaseWord(intents.block.words, VOLUME.FILE_LOCK, slot);
-    for (const client of this.#clients.laneLost(slot - 1)) this.emit('clientClosed', { ...client, reason: `${name} died` });
-    if (slot === SLOT_ZERO_WORKER) for (const { lane, job } of [...this.#zeroJobs.values()]) this.#zeroed(lane, job, 'EIO');
-    this.emit('workerLost', { worker: name, message });
-    // A lane that comes back has to know what the dead one knew; the message arrives at the new one's start.
-    setImmediate(() => void this.#retell(slot - 1));
+    const unequal = this.#roster.forgetWorker(this.#device, slot);
+    return () => {
+      for (const pair of unequal) this.emit('legFailed', { pair: pair.spec.id, leg: 'primary', code: 'EIO', message: `${name} died in a write` });
+      for (const client of this.#clients.laneLost(slot - 1)) this.emit('clientClosed', { ...client, reason: `${name} died` });
+      if (slot === SLOT_ZERO_WORKER) for (const job of [...this.#zeroJobs.keys()]) this.#zeroed(job, 'EIO');
+      this.emit('workerLost', { worker: name, message });
+      // A lane that comes back has to know what the dead one knew; the message arrives at the new one's start.
+      setImmediate(() => void this.#retell(slot - 1));
+    };
   }
 
   async #retell(lane: number): Promise<void> {
     const link = this.#workers.lanes[lane];
     if (link === undefined || this.#isClosed) return;
     link.send({ type: 'durability', survivesPowerLoss: this.#survivesPowerLoss });
-    for (const pair of this.#pairs.values()) this.#workers.tellPair(link, pair, this.#volume(pair.spec.primary), this.#volume(pair.spec.secondary));
+    for (const pair of this.#roster.pairs.values()) this.#workers.tellPair(link, pair, this.#roster.volume(pair.spec.primary), this.#roster.volume(pair.spec.secondary));
     for (const volume of this.#held.keys()) await link.ask((id) => ({ type: 'hold', id, volume }));
   }
 
   // Bounds
 
   resyncBoundBytes(): number {
-    let extents = 0;
-    for (const { intents } of this.#volumes.values()) if (intents !== null) extents += Atomics.load(intents.block.words, VOLUME.MARKED);
-    return extents * INTENT_EXTENT_BYTES;
+    return this.#roster.markedBytes();
   }
 
   setDurability(level: 'power' | 'process'): void {
+    const isRaised = level === 'power' && !this.#survivesPowerLoss;
     this.#survivesPowerLoss = level === 'power';
-    void this.setDurabilityOnWorkers();
+    void this.setDurabilityOnWorkers().then(() => (isRaised ? this.#syncAll() : undefined));
   }
 
   // End
@@ -400,7 +408,7 @@ class Plane extends EventEmitter<PlaneEvents> implements DataPlane {
     this.#isDraining = true;
     this.#clients.stopListening();
     await this.clientsEnd({});
-    await Promise.all([...this.#volumes.keys()].filter((number) => this.#pairsOf(number).length > 0).map((number) => this.volumeFlush(number)));
+    await this.#flushPaired();
   }
 
   async close(): Promise<void> {
@@ -409,40 +417,26 @@ class Plane extends EventEmitter<PlaneEvents> implements DataPlane {
     this.#isClosed = true;
     await this.#copies.stopAll();
     await this.#workers.stop();
-    for (const pair of this.#pairs.values()) pair.persist();
-    await this.#cleaner.stop(true);
-    for (const pair of this.#pairs.values()) pair.close(false);
-    for (const volume of this.#volumes.values()) volume.closeIntents(false);
+    await this.#cleaner.stop();
+    // A copy may have written since; bits are clear on disk only over data that is durable. A leg that failed is marked.
+    await this.#flushPaired();
+    for (const pair of this.#roster.pairs.values()) pair.persistAtEnd();
+    await this.#cleaner.cleanAll();
+    for (const pair of this.#roster.pairs.values()) pair.close(false);
+    for (const volume of this.#roster.volumes.values()) volume.closeIntents(false);
     this.#clients.removeSockets();
   }
 
-  #volume(number: number): VolumeState {
-    const volume = this.#volumes.get(number);
-    if (volume === undefined) throw new TwinvolError('VOLUME_NOT_FOUND', `volume ${number} is not known to the data plane`);
-    return volume;
+  /** Flushes every volume that is in a pair. One that fails is marked (see `volumeFlush`), and the others go on. */
+  async #flushPaired(): Promise<void> {
+    await Promise.allSettled(this.#roster.pairedVolumes().map((number) => this.volumeFlush(number)));
   }
 
-  #pair(id: number): PairState {
-    const pair = this.#pairs.get(id);
-    if (pair === undefined) throw new TwinvolError('PAIR_NOT_FOUND', `pair ${id} is not known to the data plane`);
-    return pair;
-  }
-
-  #pairsOf(volume: number): PairState[] {
-    return [...this.#pairs.values()].filter(({ spec }) => spec.primary === volume || spec.secondary === volume);
-  }
-
-  /** Descriptors of all legs that writes to the volume reach or reached. */
-  #legFds(volume: number): number[] {
-    const numbers = new Set([volume]);
-    for (const { spec } of this.#pairsOf(volume)) {
-      numbers.add(spec.primary);
-      numbers.add(spec.secondary);
-    }
-    return [...numbers].flatMap((number) => this.#volumes.get(number)?.fds ?? []);
+  /** After the level was raised: marks and bits that are in their files only so far become durable, and the legs too. */
+  async #syncAll(): Promise<void> {
+    const files = [...this.#roster.pairs.values()].flatMap((pair) => [pair.primaryFile, pair.secondaryFile]);
+    for (const { intents } of this.#roster.volumes.values()) if (intents !== null) files.push(intents.file);
+    await Promise.allSettled(files.map((file) => fdatasync(file.fd)));
+    await this.#flushPaired();
   }
 }
-
-const releaseWord = (words: Int32Array, index: number, slot: number): void => {
-  if (Atomics.compareExchange(words, index, slot + 1, 0) === slot + 1) Atomics.notify(words, index);
-};

@@ -69,6 +69,8 @@ export const PAIR = {
   FENCED: 10,
   /** 1 from the start of a copy until its worker has let go: host writes take range locks in every mode meanwhile. */
   COPY_ACTIVE: 11,
+  /** How often a sync of a leg failed: what a copy brought over since its own last sync may be lost then. */
+  SYNC_FAILURES: 12,
   HEADER_WORDS: 32,
 } as const;
 

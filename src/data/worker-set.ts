@@ -25,8 +25,11 @@ export type AnyLink = LaneLink | ZeroLink;
 export type WorkerSetEvents = {
   readonly fromLane: (lane: number, message: Exclude<FromLane, { type: 'answer' }>) => void;
   readonly fromZeroWorker: (message: Exclude<FromZeroWorker, { type: 'answer' }>) => void;
-  /** A worker died; its locks are free, its slot is outside. Called before it is started again. */
-  readonly lost: (slot: number, name: string, error: unknown) => void;
+  /**
+   * A worker died. Called while its locks are still taken and its slot says what it was doing; what it returns is
+   * called when they are free, before the worker is started again.
+   */
+  readonly lost: (slot: number, name: string, error: unknown) => () => void;
 };
 
 export class WorkerSet {
@@ -122,9 +125,10 @@ export class WorkerSet {
 
   #forget(slot: number, name: string, error: unknown): void {
     const words = new Int32Array(this.#device);
-    this.#events.lost(slot, name, error);
+    const tell = this.#events.lost(slot, name, error);
     RangeLocks.forget(words, slot);
     WriteGate.forget(words, slot);
+    tell();
   }
 
   links(): readonly AnyLink[] {

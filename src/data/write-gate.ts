@@ -6,14 +6,17 @@
  * write is half under the old rule and half under the new one. Both sides write their own word first and read the
  * other's second (Atomics are sequentially consistent), so at least one of them sees the other.
  *
- * A worker is inside for microseconds and never waits for the main thread there; the closing thread therefore may
- * wait for it. What is inside across an await (the zero worker's hole punching) runs on a thread that needs nothing
- * from the main thread either.
+ * A worker is inside for microseconds, on a slow disk for longer, and never waits for the main thread there. A worker
+ * thread may therefore wait for it on the spot (`closed`). The main thread must not: a worker can die inside, and only
+ * the main thread's event loop hears of that. It waits a moment on the spot and then between turns of its event loop
+ * (`closedFromMain`), with the gate closed all the while.
  */
 import { DEVICE, SLOT_COUNT } from './shared-memory.ts';
 
 /** Waits are bounded and repeated, so that a lost wake-up costs a millisecond and never a hang. */
 const WAIT_MS = 1;
+/** How long the main thread waits on the spot for all workers together before it lets its event loop turn. */
+const SPOT_MS = 3;
 
 const insideAt = (slot: number): number => DEVICE.SLOT_FIRST + slot * DEVICE.SLOT_WORDS + DEVICE.SLOT_INSIDE;
 
@@ -21,6 +24,8 @@ export class WriteGate {
   readonly #words: Int32Array;
   readonly #slot: number;
   readonly #inside: number;
+  /** Ends when the main thread's change before this one has ended. */
+  #turn: Promise<void> = Promise.resolve();
 
   constructor(device: Int32Array, slot: number) {
     this.#words = device;
@@ -46,7 +51,7 @@ export class WriteGate {
   }
 
   /**
-   * Runs `change` while no worker is inside. Not re-entrant; `change` must not wait for anything.
+   * Runs `change` while no worker is inside; for worker threads. Not re-entrant; `change` must not wait for anything.
    * @returns milliseconds for which the gate was closed
    */
   closed(change: () => void): number {
@@ -71,6 +76,38 @@ export class WriteGate {
     return performance.now() - startedMs;
   }
 
+  /**
+   * The same for the main thread: changes run one after another, in the order of the calls.
+   * @returns milliseconds for which the gate was closed
+   */
+  closedFromMain(change: () => void): Promise<number> {
+    const closing = this.#turn.then(() => this.#closeFromMain(change));
+    this.#turn = closing.then(
+      () => undefined,
+      () => undefined,
+    );
+    return closing;
+  }
+
+  async #closeFromMain(change: () => void): Promise<number> {
+    const words = this.#words;
+    while (Atomics.compareExchange(words, DEVICE.GATE, 0, this.#slot + 1) !== 0) await oneTurn();
+    const startedMs = performance.now();
+    try {
+      for (let slot = 0; slot < SLOT_COUNT; slot += 1) {
+        while (slot !== this.#slot && Atomics.load(words, insideAt(slot)) !== 0) {
+          if (performance.now() - startedMs < SPOT_MS) Atomics.wait(words, insideAt(slot), 1, WAIT_MS);
+          else await oneTurn();
+        }
+      }
+      change();
+    } finally {
+      Atomics.store(words, DEVICE.GATE, 0);
+      Atomics.notify(words, DEVICE.GATE);
+    }
+    return performance.now() - startedMs;
+  }
+
   /** Clears what a dead worker left behind: its slot, and the gate if it had closed it. */
   static forget(device: Int32Array, slot: number): void {
     Atomics.store(device, insideAt(slot), 0);
@@ -78,3 +115,5 @@ export class WriteGate {
     if (Atomics.compareExchange(device, DEVICE.GATE, slot + 1, 0) === slot + 1) Atomics.notify(device, DEVICE.GATE);
   }
 }
+
+const oneTurn = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, WAIT_MS));

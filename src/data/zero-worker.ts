@@ -13,11 +13,11 @@ import { zeroVolume } from './zero-path.ts';
 export type ZeroTask = { readonly port: MessagePort; readonly slot: number; readonly device: SharedArrayBuffer };
 export type ToZeroWorker =
   | PictureMessage
-  | { readonly type: 'zero'; readonly lane: number; readonly job: ZeroJob }
+  | { readonly type: 'zero'; readonly job: ZeroJob }
   | { readonly type: 'barrier'; readonly id: number }
   | { readonly type: 'stop' };
 export type FromZeroWorker =
-  | { readonly type: 'zeroed'; readonly lane: number; readonly job: number; readonly code: string }
+  | { readonly type: 'zeroed'; readonly job: number; readonly code: string }
   | { readonly type: 'leg-failed'; readonly failure: LegFailure }
   | { readonly type: 'answer'; readonly id: number; readonly value: unknown };
 
@@ -29,16 +29,16 @@ export default async (task: ZeroTask): Promise<void> => {
   const puncher = new HolePuncher();
   let last: Promise<void> = Promise.resolve();
 
-  const zero = async (lane: number, job: ZeroJob): Promise<void> => {
+  const zero = async (job: ZeroJob): Promise<void> => {
     const volume = picture.volumes.get(job.volume);
     const code = volume === undefined ? 'EIO' : await zeroVolume(path, volume, job, puncher);
-    send({ type: 'zeroed', lane, job: job.job, code });
+    send({ type: 'zeroed', job: job.job, code });
   };
 
   await new Promise<void>((resolve) => {
     port.on('message', (message: ToZeroWorker) => {
       // In order with the jobs: a picture changes between two of them, never within one.
-      if (message.type === 'zero') last = last.then(() => zero(message.lane, message.job));
+      if (message.type === 'zero') last = last.then(() => zero(message.job));
       else if (message.type === 'barrier') last = last.then(() => send({ type: 'answer', id: message.id, value: true }));
       else if (message.type === 'stop') last = last.then(resolve);
       else last = last.then(() => picture.apply(message));

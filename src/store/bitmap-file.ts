@@ -2,10 +2,13 @@
  * A bitmap's file: the durable form of a dirty-region bitmap or of a volume's intents (codec: wire/bitmap-page.ts).
  *
  * All calls are synchronous: a lane writes the page of an intent before it lets the write through, on the spot.
- * Only the holder of the bitmap's file lock (a word in shared memory, data/pair-memory.ts and data/intents.ts) writes.
+ * Only the holder of the bitmap's file lock (a word in shared memory, data/shared-memory.ts) writes.
  */
 import fs from 'node:fs';
+import { dirname } from 'node:path';
 import { setRange } from '../core/dirty-bitmap.ts';
+import { systemCode, TwinvolError } from '../core/faults.ts';
+import { syncDirectory } from '../platform/durable-file.ts';
 import { type BitmapHeader, decodeHeader, decodePage, encodeHeader, encodePage, PAGE_BITS, PAGE_BYTES, pageOfBit, pageOffset, pagesOf } from '../wire/bitmap-page.ts';
 
 /** Pages written by one system call at most: 256 KiB. */
@@ -23,6 +26,7 @@ export class BitmapFile {
   readonly fd: number;
   readonly #header: BitmapHeader;
   readonly #batch: Buffer = Buffer.alloc(PAGE_BYTES);
+  #isClosed = false;
 
   private constructor(path: string, fd: number, header: BitmapHeader) {
     this.path = path;
@@ -33,10 +37,17 @@ export class BitmapFile {
   /** Makes the file anew with the bits of `words`, durable. */
   static create(path: string, header: BitmapHeader, words: Int32Array): BitmapFile {
     const file = new BitmapFile(path, fs.openSync(path, 'w+', 0o600), header);
-    fs.writeSync(file.fd, encodeHeader(header), 0, PAGE_BYTES, 0);
-    file.writePages(words, 0, pagesOf(header.bits));
-    fs.fsyncSync(file.fd);
-    return file;
+    try {
+      writeWhole(file.fd, encodeHeader(header), PAGE_BYTES, 0);
+      file.writePages(words, 0, pagesOf(header.bits));
+      fs.fsyncSync(file.fd);
+      // Without its name a file that was synced is lost all the same, and everything would be dirty.
+      syncDirectory(dirname(path));
+      return file;
+    } catch (error) {
+      file.close();
+      throw error;
+    }
   }
 
   /**
@@ -70,6 +81,7 @@ export class BitmapFile {
   }
 
   writePages(words: Int32Array, firstPage: number, endPage: number): void {
+    this.#requireOpen();
     const most = Math.min(BATCH_PAGES, endPage - firstPage);
     const buffer = most === 1 ? this.#batch : Buffer.allocUnsafe(most * PAGE_BYTES);
     for (let page = firstPage; page < endPage; page += most) {
@@ -80,6 +92,7 @@ export class BitmapFile {
   }
 
   sync(): void {
+    this.#requireOpen();
     fs.fdatasyncSync(this.fd);
   }
 
@@ -88,7 +101,14 @@ export class BitmapFile {
   }
 
   close(): void {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
     fs.closeSync(this.fd);
+  }
+
+  /** The number of a closed descriptor may be another file's by now: a late write must not reach that one. */
+  #requireOpen(): void {
+    if (this.#isClosed) throw new Error(`the bitmap file ${this.path} was closed`);
   }
 
   /** Closes and deletes the file. */
@@ -98,11 +118,13 @@ export class BitmapFile {
   }
 }
 
+/** Null when there is no such file or its medium does not give it. Other errors (no descriptor left) say nothing about it. */
 const readWhole = (path: string): Buffer | null => {
   try {
     return fs.readFileSync(path);
-  } catch {
-    return null;
+  } catch (error) {
+    if (['ENOENT', 'EIO'].includes(systemCode(error))) return null;
+    throw new TwinvolError('STORE_IO', `${path} could not be read: ${systemCode(error)}`, { cause: error });
   }
 };
 
