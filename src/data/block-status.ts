@@ -14,6 +14,8 @@ import { truthLeg } from './write-path.ts';
 /** Room for one context's chunk: some 2,000 extents, then the client asks again. */
 const CONTEXT_BYTES: number = 32 * 1024;
 const CONTEXTS_MAX = 3;
+/** Where looking for holes means reading, one reply describes this much: a lane has others to serve. */
+const SCAN_BYTES_MAX: number = 16 * 1024 * 1024;
 export const STATUS_BYTES_MAX: number = CONTEXT_BYTES * CONTEXTS_MAX;
 
 const writer = new BlockStatusWriter();
@@ -24,7 +26,8 @@ export const replyBlockStatus = (lane: Lane, session: Session, request: NbdReque
   const last = session.contexts.length - 1;
   for (let id = 0; id <= last; id += 1) {
     writer.begin(out, position, position + CONTEXT_BYTES, session.mode, request, id);
-    if (session.contexts[id] === 'allocation') addAllocation(truthLeg(session.volume), request.offset, request.offset + request.length);
+    const scanBytes = lane.findsHolesFast ? request.length : Math.min(request.length, SCAN_BYTES_MAX);
+    if (session.contexts[id] === 'allocation') addAllocation(truthLeg(session.volume), request.offset, request.offset + scanBytes);
     else addDirty(lane, session, request.offset, request.offset + request.length);
     position = writer.end(id === last ? NBD_REPLY_FLAG_DONE : 0);
   }

@@ -4,7 +4,9 @@
  * A handshake has a deadline, and so has a request whose rest does not come; a client that is slow or gone costs
  * nobody else anything. An export is looked up by asking the main thread; the answer is bound to the connection.
  */
+import fs from 'node:fs';
 import net from 'node:net';
+import tls from 'node:tls';
 import { TwinvolError } from '../core/faults.ts';
 import { NBD_PAYLOAD_BYTES_MAX } from '../core/units.ts';
 import * as nbd from '../wire/nbd-constants.ts';
@@ -15,12 +17,25 @@ import { replyModeOf } from '../wire/nbd-transmission.ts';
 import { Connection } from './connection.ts';
 import type { Lane } from './lane.ts';
 import type { ConnectionReport, TlsMaterial, ToLane } from './lane-messages.ts';
+import { isWithinReserve } from './descriptor-reserve.ts';
 import { LaneSocket, type SocketEvents } from './lane-socket.ts';
+import { KEEP_ALIVE } from './listener.ts';
 import type { ExportGrant, ExportRefusal, PeerIdentity } from './plane-api.ts';
 
+/** From the connection to the end of the handshake, without the time in which the client waits for the engine. */
 const HANDSHAKE_MS = 10_000;
+/** Clients in the handshake at one time; for one more the oldest of them has to go, which an honest one never is. */
+const HANDSHAKES_MAX = 512;
+/** Connections of a lane. */
+const CONNECTIONS_MAX = 4096;
+/** Unread replies to options; who asks for more before reading them is up to no good. */
+const HANDSHAKE_UNREAD_BYTES_MAX: number = 1024 * 1024;
 /** A request whose bytes stop coming half-way. */
 const STALLED_MS = 120_000;
+/** While others wait for buffers, whoever holds one has to move this many bytes a second. */
+const RATE_BYTES_MIN: number = 1024 * 1024;
+/** How long a client that was told to leave may take to read what it is owed. */
+const LEAVING_MS = 3000;
 /** How long an ended client may still ask and be told that the export shuts down. */
 const SHUTDOWN_GRACE_MS = 100;
 
@@ -41,6 +56,10 @@ export class ConnectionTable {
   #ask = 0;
   #ownId = 0;
   #tls: TlsMaterial | null;
+  /** Made once for all connections. */
+  #secureContext: tls.SecureContext | null = null;
+  /** Connections in the handshake, the oldest first. */
+  readonly #handshakes = new Set<Connection>();
 
   constructor(lane: Lane, tls: TlsMaterial | null) {
     this.#lane = lane;
@@ -49,20 +68,34 @@ export class ConnectionTable {
 
   setTls(tls: TlsMaterial | null): void {
     this.#tls = tls;
+    this.#secureContext = null;
   }
 
   adopt(fd: number, id: number, transport: 'unix' | 'tcp', address: string): void {
     const connection = this.#make(id, transport, address);
-    this.#start(connection, LaneSocket.adopt(fd, this.#events(connection)));
+    let socket: LaneSocket | null = null;
+    try {
+      if (this.#all.size < CONNECTIONS_MAX) socket = LaneSocket.adopt(fd, this.#events(connection));
+    } catch {
+      // Whatever it is, it is no socket that can be served.
+    }
+    if (socket !== null) return this.#start(connection, socket);
+    fs.closeSync(fd);
+    this.#lane.send({ type: 'closed', id, volume: null, peer: address, reason: 'too-many-connections' });
   }
 
   /** Listens on this thread (no descriptor can be handed over). Answers with the port, or what went wrong. */
   listen(message: Listen, answer: (port: number, error?: string) => void): void {
     const transport = message.unixPath === null ? 'tcp' : 'unix';
-    const server = net.createServer((socket) => {
+    const server = net.createServer({ noDelay: true, ...KEEP_ALIVE }, (socket) => {
+      const { fd } = (socket as unknown as { readonly _handle: { readonly fd: number } })._handle;
+      if (this.#all.size >= CONNECTIONS_MAX || !isWithinReserve(fd)) {
+        socket.destroy();
+        return;
+      }
       this.#ownId += 1;
       const connection = this.#make(this.#ownId, transport, transport === 'unix' ? 'unix' : `${socket.remoteAddress}:${socket.remotePort}`);
-      this.#start(connection, LaneSocket.stream(socket.setNoDelay(true), this.#events(connection)));
+      this.#start(connection, LaneSocket.stream(socket, this.#events(connection)));
     });
     server.once('error', (error: NodeJS.ErrnoException) => answer(0, error.code ?? error.message));
     const listening = (): void => {
@@ -92,6 +125,13 @@ export class ConnectionTable {
   #start(connection: Connection, socket: LaneSocket): void {
     connection.socket = socket;
     this.#all.set(connection.id, connection);
+    this.#handshakes.add(connection);
+    if (this.#handshakes.size > HANDSHAKES_MAX) {
+      for (const oldest of this.#handshakes) {
+        oldest.socket.destroy('too-many-handshakes');
+        break;
+      }
+    }
     const greeting = (connection.negotiation as ServerNegotiation).greeting();
     socket.write(greeting, 0, greeting.length);
   }
@@ -100,6 +140,7 @@ export class ConnectionTable {
   negotiationStep(connection: Connection, step: NegotiationStep): void {
     switch (step.kind) {
       case 'send':
+        if (connection.socket.waitingBytes > HANDSHAKE_UNREAD_BYTES_MAX) return connection.socket.destroy('handshake-not-read');
         return connection.socket.write(step.bytes, 0, step.bytes.length);
       case 'need-export':
         return this.#lane.send({ type: 'find', ask: this.#newAsk(connection), name: step.name, peer: identityOf(connection) });
@@ -117,6 +158,7 @@ export class ConnectionTable {
   #newAsk(connection: Connection): number {
     this.#ask += 1;
     this.#asks.set(this.#ask, connection);
+    connection.askedAtMs = Date.now();
     return this.#ask;
   }
 
@@ -149,20 +191,25 @@ export class ConnectionTable {
   #takeAsk(ask: number): Connection | null {
     const connection = this.#asks.get(ask) ?? null;
     this.#asks.delete(ask);
-    return connection === null || connection.phase === 'closing' ? null : connection;
+    if (connection === null || connection.phase === 'closing') return null;
+    // The client waited for us: for a list, or while a command held the volume.
+    connection.handshakeSinceMs += Date.now() - connection.askedAtMs;
+    connection.askedAtMs = 0;
+    return connection;
   }
 
   #startTls(connection: Connection): void {
     const material = this.#tls;
     if (material === null) throw new TwinvolError('INTERNAL', 'TLS was negotiated without a certificate');
     connection.phase = 'tls';
-    const options = {
+    this.#secureContext ??= tls.createSecureContext({
       cert: material.certPem,
       key: material.keyPem,
-      requestCert: material.caPem !== null,
-      rejectUnauthorized: material.caPem !== null,
+      minVersion: 'TLSv1.2',
       ...(material.caPem === null ? {} : { ca: material.caPem }),
-    };
+    });
+    const needsCertificate = material.caPem !== null;
+    const options = { secureContext: this.#secureContext, requestCert: needsCertificate, rejectUnauthorized: needsCertificate };
     connection.socket.startTls(options, (certificateName) => {
       connection.isTls = true;
       connection.certificateName = certificateName;
@@ -176,6 +223,7 @@ export class ConnectionTable {
     const volume = grant === undefined ? undefined : this.#lane.volumes.get(grant.volume);
     if (grant === undefined || volume === undefined) return connection.leave('volume-gone');
     const mode = replyModeOf(start);
+    this.#handshakes.delete(connection);
     this.#lane.send({ type: 'opened', id: connection.id, volume: grant.volume, peer: connection.address });
     connection.startTransmission(
       {
@@ -231,13 +279,10 @@ export class ConnectionTable {
 
   /** Cuts off handshakes and requests that do not go on. */
   expire(nowMs: number): void {
-    for (const connection of this.#all.values()) {
-      const idleMs = nowMs - connection.lastActivityMs;
-      if ((connection.phase === 'handshake' || connection.phase === 'tls') && nowMs - connection.connectedAtMs > HANDSHAKE_MS) {
-        connection.socket.destroy('handshake-timeout');
-      } else if (connection.isMidRequest && idleMs > STALLED_MS) {
-        connection.socket.destroy('request-timeout');
-      }
+    const { isShort } = this.#lane.buffers;
+    for (const connection of [...this.#all.values()]) {
+      const reason = expiryOf(connection, nowMs, isShort);
+      if (reason !== '') connection.socket.destroy(reason);
     }
   }
 
@@ -252,6 +297,7 @@ export class ConnectionTable {
 
   #ended(connection: Connection, reason: string): void {
     if (!this.#all.delete(connection.id)) return;
+    this.#handshakes.delete(connection);
     const volume = connection.session?.volume.leg.number ?? null;
     connection.release();
     this.#lane.closed(connection);
@@ -270,3 +316,13 @@ const identityOf = (connection: Connection): PeerIdentity => ({
   address: connection.address,
   certificateName: connection.certificateName,
 });
+
+/** Why the connection's time is up, or an empty string. */
+const expiryOf = (connection: Connection, nowMs: number, isShort: boolean): string => {
+  if (connection.phase === 'handshake' || connection.phase === 'tls') {
+    return connection.askedAtMs === 0 && nowMs - connection.handshakeSinceMs > HANDSHAKE_MS ? 'handshake-timeout' : '';
+  }
+  if (connection.isLeaving) return connection.deferred === 0 && nowMs - connection.leftAtMs > LEAVING_MS ? connection.endReason : '';
+  if (connection.isMidRequest && nowMs - connection.lastActivityMs > STALLED_MS) return 'request-timeout';
+  return isShort && (connection.transferRate(nowMs) ?? RATE_BYTES_MIN) < RATE_BYTES_MIN ? 'too-slow' : '';
+};

@@ -9,6 +9,7 @@
 import { NBD_CMD_DISC } from '../wire/nbd-constants.ts';
 import type { NegotiationStep, ServerNegotiation } from '../wire/nbd-negotiation.ts';
 import { NbdRequest, parseRequest, type ReplyMode, type RequestRules, requestHeaderBytes } from '../wire/nbd-transmission.ts';
+import { rateOf } from './buffer-pool.ts';
 import type { Lane, LaneVolume } from './lane.ts';
 import type { ConnectionReport } from './lane-messages.ts';
 import type { LaneSocket } from './lane-socket.ts';
@@ -17,13 +18,22 @@ import type { StreamedRead } from './streamed-read.ts';
 
 /** A longer request is gathered in a buffer of its own. */
 const GATHER_BYTES_MIN: number = 32 * 1024;
+/** Such a buffer starts with this much and grows with what arrives: announcing a long payload costs nothing. */
+const GATHER_FIRST_BYTES: number = 1024 * 1024;
+const GATHER_GROWTH = 4;
+/** Work done for one connection before the others of the lane get their turn: bytes, and so much for each request. */
+const TURN_BYTES: number = 8 * 1024 * 1024;
+const TURN_REQUEST_BYTES = 4096;
+const TURN_LENGTH_MAX: number = 1024 * 1024;
 /** Requests whose reply comes later (flush, trim, delay), at most; then the connection waits. */
 const DEFERRED_MAX = 256;
+/** Bytes of payloads and replies that such requests may hold. */
+const DEFERRED_BYTES_MAX: number = 32 * 1024 * 1024;
 const END_GRACE_MS = 2000;
 
 export type Phase = 'handshake' | 'tls' | 'transmission' | 'closing';
 /** Why requests wait. */
-export type StopReason = '' | 'socket-full' | 'held' | 'deferred' | 'budget' | 'streaming';
+export type StopReason = '' | 'socket-full' | 'held' | 'deferred' | 'budget' | 'streaming' | 'turn';
 
 /** What the handshake settled. */
 export type Session = {
@@ -40,6 +50,12 @@ export class Connection {
   readonly transport: 'unix' | 'tcp';
   readonly address: string;
   readonly connectedAtMs: number = Date.now();
+  /** When the handshake began; the time in which the client waited for an answer of the main thread is added. */
+  handshakeSinceMs: number = Date.now();
+  /** When the main thread was asked for what the handshake waits for; 0: it was not. */
+  askedAtMs = 0;
+  /** When it was told to leave; 0 before. */
+  leftAtMs = 0;
   socket!: LaneSocket;
   negotiation: ServerNegotiation | null;
   session: Session | null = null;
@@ -51,8 +67,12 @@ export class Connection {
   deferred = 0;
   /** Writes among them: a hold waits for these. */
   deferredWrites = 0;
+  /** Bytes that they hold. */
+  deferredBytes = 0;
   /** The client said goodbye, or was told to go: nothing more is executed. */
   isLeaving = false;
+  /** Everything that was asked is answered, or cannot be any more: only the socket's end is waited for. */
+  isGone = false;
   /** Every request is answered with the shutdown error. */
   isShutDown = false;
   endReason = '';
@@ -72,6 +92,8 @@ export class Connection {
   #gather: Buffer | null = null;
   #gathered = 0;
   #needed = 0;
+  /** When the gathering began. */
+  #gatherSinceMs = 0;
   #isProcessing = false;
 
   constructor(lane: Lane, id: number, transport: 'unix' | 'tcp', address: string, negotiation: ServerNegotiation) {
@@ -85,7 +107,9 @@ export class Connection {
   /** Where the socket puts its next bytes. */
   nextBuffer(): Buffer {
     const gather = this.#gather;
-    return gather === null ? this.#lane.readBuffer : gather.subarray(this.#gathered);
+    // A full one is about to be replaced, and an empty buffer is an error to libuv.
+    if (gather !== null && this.#gathered < gather.length) return gather.subarray(this.#gathered);
+    return this.#lane.pool.isScarce ? this.#lane.shortReadBuffer : this.#lane.readBuffer;
   }
 
   received(buffer: Buffer, start: number, length: number): void {
@@ -104,7 +128,11 @@ export class Connection {
   }
 
   #negotiate(steps: NegotiationStep[]): void {
-    for (const step of steps) this.#lane.connections.negotiationStep(this, step);
+    for (const step of steps) {
+      // A step may find that the client is gone.
+      if (this.isGone) return;
+      this.#lane.connections.negotiationStep(this, step);
+    }
   }
 
   /** From the handshake to requests; `readAhead` came behind the handshake. */
@@ -120,7 +148,7 @@ export class Connection {
     if (rest === null) return this.#process(buffer, start, start + length);
     const restBytes = this.#restBytes;
     this.#rest = null;
-    if (buffer === this.#lane.readBuffer && restBytes <= this.#lane.headroomBytes) {
+    if (buffer.buffer === this.#lane.readBuffer.buffer && restBytes <= this.#lane.headroomBytes) {
       // The lane's read buffer starts behind a head room: the rest goes right in front of the new bytes.
       const whole = this.#lane.withHeadroom;
       const at = this.#lane.headroomBytes - restBytes;
@@ -134,22 +162,45 @@ export class Connection {
   }
 
   #receivedGather(buffer: Buffer, start: number, length: number): void {
-    const gather = this.#gather as Buffer;
-    if (buffer.buffer === gather.buffer) {
+    const end = start + length;
+    let at = start;
+    if (buffer.buffer === (this.#gather as Buffer).buffer) {
       this.#gathered += length;
-    } else {
-      // A stream socket's chunk: what goes beyond the gathering buffer is handled behind it.
-      const taken = Math.min(length, gather.length - this.#gathered);
-      buffer.copy(gather, this.#gathered, start, start + taken);
+      at = end;
+    }
+    for (;;) {
+      // Bytes that came elsewhere: from a stream socket, or from a read that had begun before the gathering.
+      const gather = this.#gather as Buffer;
+      const taken = Math.min(end - at, gather.length - this.#gathered);
+      if (taken > 0) buffer.copy(gather, this.#gathered, at, at + taken);
       this.#gathered += taken;
-      if (taken < length) {
-        const tail = Buffer.from(buffer.subarray(start + taken, start + length));
+      at += taken;
+      if (this.#gathered >= this.#needed) {
+        const tail = at < end ? Buffer.from(buffer.subarray(at, end)) : null;
         this.#gatherDone();
-        this.received(tail, 0, tail.length);
+        if (tail !== null) this.received(tail, 0, tail.length);
         return;
       }
+      if (this.#gathered < gather.length) return;
+      if (!this.#growGather()) {
+        if (at < end) this.#keepRest(buffer, at, end);
+        return this.#throttle();
+      }
     }
-    if (this.#gathered >= this.#needed) this.#gatherDone();
+  }
+
+  /** The buffer is full before the request is there. False: there is no larger one, what is here waits. */
+  #growGather(): boolean {
+    const gather = this.#gather as Buffer;
+    const larger = this.#lane.buffers.take(this, Math.min(this.#needed, gather.length * GATHER_GROWTH));
+    if (larger === null) {
+      this.stop('budget');
+      return false;
+    }
+    gather.copy(larger, 0, 0, this.#gathered);
+    this.#lane.pool.give(gather);
+    this.#gather = larger;
+    return true;
   }
 
   #gatherDone(): void {
@@ -158,6 +209,7 @@ export class Connection {
     this.#gather = null;
     this.#process(gather, 0, end);
     this.#lane.pool.give(gather);
+    if (this.#gather === null && this.stream === null) this.#lane.buffers.done(this);
   }
 
   /** Handles the requests in [at, end) of `buffer`; keeps what is left. */
@@ -166,10 +218,16 @@ export class Connection {
     lane.begin(this);
     this.#isProcessing = true;
     let position = at;
+    let work = 0;
     while (this.stopped === '' && !this.isLeaving && position < end) {
       const used = this.#one(buffer, position, end);
       if (used === 0) break;
       position += used;
+      work += TURN_REQUEST_BYTES + Math.min(lane.request.length, TURN_LENGTH_MAX);
+      if (work > TURN_BYTES && position < end) {
+        this.stop('turn');
+        lane.laterTurn(this);
+      }
     }
     this.#isProcessing = false;
     lane.finish(this);
@@ -209,21 +267,25 @@ export class Connection {
     const bytes = end - position;
     const isPartial = this.stopped === '';
     if (isPartial && this.#needed > GATHER_BYTES_MIN && bytes < this.#needed) {
-      const gather = this.#lane.pool.take(this.#needed);
+      const gather = this.#lane.buffers.take(this, Math.min(this.#needed, Math.max(GATHER_FIRST_BYTES, bytes)));
       if (gather !== null) {
         buffer.copy(gather, 0, position, end);
         this.#gather = gather;
         this.#gathered = bytes;
+        this.#gatherSinceMs = this.#lane.nowMs;
         return;
       }
-      this.stopped = 'budget';
-      this.#lane.waitForBudget(this);
+      this.stop('budget');
     }
-    // A rest is short or its sender is paused; it is taken even beyond the budget, because the bytes are here.
-    const rest = this.#lane.pool.takeAlways(bytes);
+    this.#keepRest(buffer, position, end);
+  }
+
+  /** A rest is short or its sender is paused; it is taken even beyond the budget, because the bytes are here. */
+  #keepRest(buffer: Buffer, position: number, end: number): void {
+    const rest = this.#lane.pool.takeAlways(end - position);
     buffer.copy(rest, 0, position, end);
     this.#rest = rest;
-    this.#restBytes = bytes;
+    this.#restBytes = end - position;
   }
 
   /** Reads on only while requests can be executed. */
@@ -239,15 +301,29 @@ export class Connection {
 
   /** The reason why requests waited is gone: goes on with what is here, then reads again. */
   proceed(reason: StopReason): void {
-    if (this.stopped !== reason || this.phase === 'handshake') return;
+    if (this.stopped !== reason || this.session === null) return;
+    if (this.socket.isBlocked || this.waitingReplies.length > 0) {
+      // A reply was sent meanwhile that the client does not take.
+      this.stopped = 'socket-full';
+      return;
+    }
     this.stopped = '';
     if (this.#isProcessing) return;
+    if (this.#gather !== null && this.#gathered === this.#gather.length && !this.#growGather()) return;
     const rest = this.#rest;
     if (rest === null) return this.#throttle();
     this.#rest = null;
     const bytes = this.#restBytes;
-    this.#process(rest, 0, bytes);
+    if (this.#gather === null) this.#process(rest, 0, bytes);
+    else this.#receivedGather(rest, 0, bytes);
     this.#lane.pool.give(rest);
+    this.#throttle();
+  }
+
+  /** There may be a buffer again. */
+  goOn(): void {
+    if (this.stream === null) this.proceed('budget');
+    else this.stream.pump();
   }
 
   /** A request has come in part: its rest has to follow. */
@@ -255,17 +331,20 @@ export class Connection {
     return this.stopped === '' && (this.#rest !== null || this.#gather !== null);
   }
 
-  defer(isWrite: boolean): void {
+  /** A reply will come later; until then `heldBytes` of memory are in use for it. */
+  defer(isWrite: boolean, heldBytes = 0): void {
     this.deferred += 1;
+    this.deferredBytes += heldBytes;
     if (isWrite) this.deferredWrites += 1;
-    if (this.deferred >= DEFERRED_MAX) this.stop('deferred');
+    if (this.deferred >= DEFERRED_MAX || this.deferredBytes >= DEFERRED_BYTES_MAX) this.stop('deferred');
   }
 
-  undefer(isWrite: boolean): void {
+  undefer(isWrite: boolean, heldBytes = 0): void {
     this.deferred -= 1;
+    this.deferredBytes -= heldBytes;
     if (isWrite) this.deferredWrites -= 1;
-    if (this.isLeaving && this.deferred === 0) this.#endNow();
-    else if (this.stopped === 'deferred' && this.deferred < DEFERRED_MAX / 2) this.proceed('deferred');
+    if (this.isLeaving) this.endWhenAnswered();
+    else if (this.stopped === 'deferred' && this.deferred < DEFERRED_MAX / 2 && this.deferredBytes < DEFERRED_BYTES_MAX) this.proceed('deferred');
   }
 
   /** Nothing more is executed; what is under way is answered, then the connection ends. */
@@ -274,18 +353,30 @@ export class Connection {
     this.isLeaving = true;
     this.phase = 'closing';
     this.endReason = reason;
-    if (this.deferred === 0) this.#endNow();
+    this.leftAtMs = Date.now();
+    this.endWhenAnswered();
   }
 
-  #endNow(): void {
+  /** Ends a leaving connection as soon as every reply is on its way. */
+  endWhenAnswered(): void {
+    if (this.isGone || this.deferred > 0 || this.stream !== null || this.waitingReplies.length > 0) return;
+    this.isGone = true;
     // Replies that this very call is still gathering go out first: `finish` writes them, then the socket ends.
     queueMicrotask(() => this.socket.end(this.endReason, END_GRACE_MS));
+  }
+
+  /** Bytes a second that came for a long request, or were taken of a long reply; null when no buffer is held for it. */
+  transferRate(nowMs: number): number | null {
+    if (this.stream?.isHolding === true) return this.stream.transferRate(nowMs);
+    // Who waits for a larger buffer is not to blame.
+    return this.#gather === null || this.stopped !== '' ? null : rateOf(this.#gathered, this.#gatherSinceMs, nowMs);
   }
 
   /** The socket is gone: gives back what it held. */
   release(): void {
     this.phase = 'closing';
     this.isLeaving = true;
+    this.isGone = true;
     if (this.#rest !== null) this.#lane.pool.give(this.#rest);
     if (this.#gather !== null) this.#lane.pool.give(this.#gather);
     this.#rest = null;

@@ -22,6 +22,8 @@ import { truthLeg } from './write-path.ts';
 const READ_INLINE_BYTES_MAX: number = 256 * 1024;
 /** A longer range of zeros goes to the zero worker. */
 const ZERO_INLINE_BYTES_MAX: number = 64 * 1024;
+/** The zero worker serves all lanes in turn; nobody keeps it longer than this takes. */
+const ZERO_JOB_BYTES_MAX: number = 256 * 1024 * 1024;
 /** CACHE reads this much; it is advice, and a lane has others to serve. */
 const CACHE_BYTES_MAX: number = 1024 * 1024;
 
@@ -117,8 +119,9 @@ export class Executor {
       return false;
     }
     const isAllocating = request.type === NBD_CMD_WRITE_ZEROES && (request.flags & NBD_CMD_FLAG_NO_HOLE) !== 0;
-    const isHole = !isAllocating && truthLeg(volume).isHole(request.offset, request.length);
     const isLong = request.length > ZERO_INLINE_BYTES_MAX;
+    // Where looking for holes means reading, a long range is left to the zero worker.
+    const isHole = !isAllocating && (this.#lane.findsHolesFast || !isLong) && truthLeg(volume).isHole(request.offset, request.length);
     const isFast = isHole || (isLong && !isAllocating && this.#lane.canPunch);
     if ((request.flags & NBD_CMD_FLAG_FAST_ZERO) !== 0 && request.type === NBD_CMD_WRITE_ZEROES && !isFast) {
       this.#replyErrno(session, request, NBD_ENOTSUP, 'zeros cannot be faster than a write here');
@@ -136,14 +139,19 @@ export class Executor {
 
   #zeroElsewhere(connection: Connection, session: Session, request: NbdRequest, punch: boolean): void {
     const kept = connection.keepRequest(request);
+    const end = request.offset + request.length;
+    const answer = (code: string): void => this.#replyLate(connection, session, kept, code, true);
+    const zeroFrom = (offset: number): void => {
+      const length = Math.min(end - offset, ZERO_JOB_BYTES_MAX);
+      this.#lane.zeroLater({ volume: session.volume.leg.number, offset, length, punch }, (code) => {
+        // A client that is gone needs no more of it: a request without an answer may be done in part.
+        if (code === '' && offset + length < end && !connection.isGone) zeroFrom(offset + length);
+        else if (code === '' && (kept.flags & NBD_CMD_FLAG_FUA) !== 0) this.#lane.flushes.flush(session.volume, answer);
+        else answer(code);
+      });
+    };
     connection.defer(true);
-    this.#lane.zeroLater({ volume: session.volume.leg.number, offset: request.offset, length: request.length, punch }, (code) => {
-      if (code === '' && (kept.flags & NBD_CMD_FLAG_FUA) !== 0) {
-        this.#lane.flushes.flush(session.volume, (flushCode) => this.#replyLate(connection, session, kept, flushCode, true));
-      } else {
-        this.#replyLate(connection, session, kept, code, true);
-      }
-    });
+    zeroFrom(request.offset);
   }
 
   #flushThenReply(connection: Connection, session: Session, request: NbdRequest, isWrite: boolean): void {
@@ -160,7 +168,7 @@ export class Executor {
     if (latencyMs === 0) return false;
     const kept = connection.keepRequest(request);
     const payload = request.payloadBytes === 0 ? buffer : Buffer.from(buffer.subarray(payloadAt, payloadAt + request.payloadBytes));
-    connection.defer(isWrite);
+    connection.defer(isWrite, heldBytesOf(kept));
     setTimeout(() => this.#delayed(connection, session, kept, payload, isWrite), latencyMs);
     return true;
   }
@@ -168,7 +176,7 @@ export class Executor {
   #delayed(connection: Connection, session: Session, request: NbdRequest, payload: Buffer, isWrite: boolean): void {
     const { volume } = session;
     const { path, flushes } = this.#lane;
-    const answer = (code: string): void => this.#replyLate(connection, session, request, code, isWrite);
+    const answer = (code: string): void => this.#replyLate(connection, session, request, code, isWrite, heldBytesOf(request));
     if (request.type === NBD_CMD_READ) {
       const head = readHeaderBytes(session.mode);
       const reply = Buffer.allocUnsafe(head + request.length);
@@ -177,7 +185,7 @@ export class Executor {
       writeReadHeader(reply, 0, session.mode, request);
       connection.readBytes += request.length;
       this.#lane.outbox.sendLate(connection, reply, reply.length);
-      return connection.undefer(isWrite);
+      return connection.undefer(isWrite, heldBytesOf(request));
     }
     let code = '';
     if (request.type === NBD_CMD_WRITE) code = path.write(volume, payload, 0, request.offset, request.length);
@@ -199,20 +207,23 @@ export class Executor {
     outbox.at = writeError(outbox.buffer, outbox.at, session.mode, request, errno, message);
   }
 
-  #replyLate(connection: Connection, session: Session, request: NbdRequest, code: string, isWrite: boolean): void {
+  #replyLate(connection: Connection, session: Session, request: NbdRequest, code: string, isWrite: boolean, heldBytes = 0): void {
     const scratch = this.#scratch;
     const length =
       code === ''
         ? writeDone(scratch, 0, session.mode, request)
         : writeError(scratch, 0, session.mode, request, nbdErrnoOf({ code }), failureText(session.volume, request, code));
     this.#lane.outbox.sendLate(connection, scratch, length);
-    connection.undefer(isWrite);
+    connection.undefer(isWrite, heldBytes);
     if (isWrite) this.#lane.checkHolds();
   }
 }
 
 const failureText = (volume: LaneVolume, request: NbdRequest, code: string): string =>
   `volume ${volume.name}: ${operationOf(request.type)} of ${request.length} bytes at ${request.offset} failed: ${code}`;
+
+/** What a request that is carried out later holds until then: its payload, or the reply with data. */
+const heldBytesOf = (request: NbdRequest): number => (request.type === NBD_CMD_READ ? request.length : request.payloadBytes);
 
 const operationOf = (type: number): FaultOperation => {
   if (type === NBD_CMD_FLUSH) return 'flush';

@@ -50,7 +50,7 @@ export class LaneSocket {
     this.#watch(socket);
   }
 
-  /** Takes over a descriptor: from here on it is closed with this socket. */
+  /** Takes over a descriptor: from here on it is closed with this socket. Throws when it is no socket that can be used. */
   static adopt(fd: number, events: SocketEvents): LaneSocket {
     let current: LaneSocket | null = null;
     let buffer = events.nextBuffer();
@@ -94,41 +94,53 @@ export class LaneSocket {
     this.#socket = secure;
     this.#watch(secure);
     secure.once('secure', () => {
-      if (options.requestCert === true && options.rejectUnauthorized !== false && !secure.authorized) {
-        this.destroy('tls-unauthorized');
-        return;
-      }
-      const subject = secure.getPeerCertificate().subject as { readonly CN?: string | string[] } | undefined;
-      const name = subject?.CN;
-      onSecure(typeof name === 'string' && secure.authorized ? name : null);
+      const asksForCertificate = options.requestCert === true;
+      if (asksForCertificate && verifyErrorOf(secure) !== null) return this.destroy('tls-unauthorized');
+      onSecure(asksForCertificate ? commonNameOf(secure) : null);
     });
     secure.on('data', (chunk: Buffer) => this.#events.received(chunk, 0, chunk.length));
   }
 
+  /** Bytes that wait because the client does not read. */
+  get waitingBytes(): number {
+    return this.#socket.writableLength;
+  }
+
   /** Writes a part of a buffer that may be used again afterwards. */
   write(buffer: Buffer, start: number, end: number): void {
-    if (this.#hasEnded) return;
-    if (this.#fd < 0) return this.#writeStream(Buffer.from(buffer.subarray(start, end)));
-    const done = writeNow(this.#fd, buffer, start, end - start);
-    if (done < 0) return this.destroy('write-failed');
-    if (done < end - start) this.#writeStream(Buffer.from(buffer.subarray(start + done, end)));
+    const taken = this.#take(buffer, start, end);
+    if (taken < end) this.#writeStream(Buffer.from(buffer.subarray(taken, end)));
   }
 
   /** Writes a part of a buffer that stays untouched until `drained`, or until the call returns unblocked. */
   writeKept(buffer: Buffer, start: number, end: number): void {
-    if (this.#hasEnded) return;
-    const done = this.#fd < 0 ? 0 : writeNow(this.#fd, buffer, start, end - start);
-    if (done < 0) return this.destroy('write-failed');
-    if (done < end - start) this.#writeStream(buffer.subarray(start + done, end));
+    const taken = this.#take(buffer, start, end);
+    if (taken < end) this.#writeStream(buffer.subarray(taken, end));
+  }
+
+  /** Writes directly what the socket takes at once, unless earlier bytes wait. @returns where the rest starts */
+  #take(buffer: Buffer, start: number, end: number): number {
+    if (this.#hasEnded) return end;
+    if (this.#fd < 0 || this.isBlocked) return start;
+    const done = writeNow(this.#fd, buffer, start, end - start);
+    if (done >= 0) return start + done;
+    this.destroy('write-failed');
+    return end;
   }
 
   #writeStream(bytes: Buffer): void {
-    this.isBlocked = true;
-    this.#socket.write(bytes, () => {
-      this.isBlocked = false;
-      if (!this.#hasEnded) this.#events.drained();
-    });
+    const socket = this.#socket;
+    socket.write(bytes, this.#onWritten);
+    // What the socket took during the call is gone from the stream's own count at once.
+    this.isBlocked = socket.writableLength > 0;
   }
+
+  readonly #onWritten = (error?: Error | null): void => {
+    // An error is followed by the event that ends the connection; until then its descriptor is not to be touched.
+    if (!this.isBlocked || this.#hasEnded || (error !== undefined && error !== null) || this.#socket.writableLength > 0) return;
+    this.isBlocked = false;
+    this.#events.drained();
+  };
 
   pause(): void {
     if (this.#isPaused) return;
@@ -145,10 +157,12 @@ export class LaneSocket {
   /** Sends what waits, then ends the connection; a client that does not read is cut off. */
   end(reason: string, graceMs: number): void {
     if (this.#hasEnded) return;
-    this.#socket.end();
+    const socket = this.#socket;
+    socket.end();
+    // What it still sends is read and dropped: unread bytes would turn the end into a reset, and replies would be lost.
+    this.resume();
     const timer = setTimeout(() => this.destroy(reason), graceMs);
-    timer.unref();
-    this.#socket.once('close', () => clearTimeout(timer));
+    socket.once('close', () => clearTimeout(timer));
   }
 
   destroy(reason: string): void {
@@ -169,3 +183,14 @@ export class LaneSocket {
     this.#socket.destroy();
   }
 }
+
+/** What is wrong with the client's certificate, or null. Node tells it only to its own TLS server, and there by this call. */
+const verifyErrorOf = (socket: tls.TLSSocket): Error | null => {
+  const { ssl } = socket as unknown as { readonly ssl: { verifyError(): Error | null | undefined } | null };
+  return ssl === null ? new Error('the connection is gone') : (ssl.verifyError() ?? null);
+};
+
+const commonNameOf = (socket: tls.TLSSocket): string | null => {
+  const subject = socket.getPeerCertificate().subject as { readonly CN?: string | string[] } | undefined;
+  return typeof subject?.CN === 'string' && subject.CN !== '' ? subject.CN : null;
+};

@@ -7,8 +7,10 @@
  * writes through shared memory.
  */
 import type { MessagePort } from 'node:worker_threads';
+import { fsExt } from '../platform/native.ts';
 import { NbdRequest } from '../wire/nbd-transmission.ts';
 import { BufferPool } from './buffer-pool.ts';
+import { BufferQueue } from './buffer-queue.ts';
 import type { Connection } from './connection.ts';
 import { ConnectionTable } from './connection-table.ts';
 import { Executor } from './executor.ts';
@@ -21,6 +23,7 @@ import { WritePath, type LegFailure, type WorkerPair, type WorkerVolume } from '
 
 /** Bytes read from a socket at once. */
 const READ_BYTES: number = 256 * 1024;
+const SHORT_READ_BYTES: number = 16 * 1024;
 /** Room in front of them for the rest of a request that is not there in full. */
 const HEADROOM_BYTES: number = 64 * 1024;
 
@@ -35,8 +38,11 @@ export type LaneVolume = WorkerVolume & {
 
 export class Lane {
   readonly pool: BufferPool = new BufferPool();
+  readonly buffers: BufferQueue = new BufferQueue(this.pool);
   readonly withHeadroom: Buffer = Buffer.allocUnsafeSlow(HEADROOM_BYTES + READ_BYTES);
   readonly readBuffer: Buffer = this.withHeadroom.subarray(HEADROOM_BYTES);
+  /** The same for a connection that may have to wait with what it reads, because buffers are scarce. */
+  readonly shortReadBuffer: Buffer = this.withHeadroom.subarray(HEADROOM_BYTES, HEADROOM_BYTES + SHORT_READ_BYTES);
   readonly headroomBytes: number = HEADROOM_BYTES;
   /** The request that is being executed; filled again for each. */
   readonly request: NbdRequest = new NbdRequest();
@@ -46,6 +52,8 @@ export class Lane {
   readonly executor: Executor;
   readonly connections: ConnectionTable;
   readonly canPunch: boolean;
+  /** Finding a hole is one system call; otherwise it takes reading. */
+  readonly findsHolesFast: boolean = fsExt !== null;
   nowMs: number = Date.now();
   readonly #picture: WorkerVolumes<LaneVolume>;
   readonly #device: Int32Array;
@@ -54,7 +62,6 @@ export class Lane {
   readonly #zeroJobs = new Map<number, (code: string) => void>();
   #zeroJob = 0;
   #holds: Array<{ readonly id: number; readonly volume: number }> = [];
-  readonly #budgetWaiters = new Set<Connection>();
   #onStop: () => void = () => {};
 
   constructor(start: LaneStart & { readonly canPunch: boolean }, port: MessagePort) {
@@ -118,22 +125,23 @@ export class Lane {
     this.send({ type: 'zero', job: { ...job, job: this.#zeroJob } });
   }
 
-  /** The connection goes on when others have given buffers back. */
-  waitForBudget(connection: Connection): void {
-    this.#budgetWaiters.add(connection);
+  /** The connection has had its share; it goes on when the others had theirs. */
+  laterTurn(connection: Connection): void {
+    setImmediate(() => connection.proceed('turn'));
   }
 
   /** The socket has taken what waited. */
   drained(connection: Connection): void {
+    if (connection.stream !== null) return connection.stream.pump();
     if (!this.outbox.sendWaiting(connection)) return;
-    if (connection.stream !== null) connection.stream.pump();
+    if (connection.isLeaving) connection.endWhenAnswered();
     else connection.proceed('socket-full');
   }
 
   closed(connection: Connection): void {
-    this.#budgetWaiters.delete(connection);
     connection.stream?.release();
     connection.stream = null;
+    this.buffers.forget(connection);
     this.checkHolds();
   }
 
@@ -149,11 +157,6 @@ export class Lane {
   #tick(): void {
     this.nowMs = Date.now();
     this.connections.expire(this.nowMs);
-    for (const connection of this.#budgetWaiters) {
-      this.#budgetWaiters.delete(connection);
-      if (connection.stream !== null) connection.stream.pump();
-      else connection.proceed('budget');
-    }
   }
 
   #on(message: ToLane): void {

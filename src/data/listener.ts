@@ -8,6 +8,10 @@ import fs from 'node:fs';
 import net from 'node:net';
 import { systemCode, TwinvolError } from '../core/faults.ts';
 import { duplicateDescriptor } from '../platform/descriptor.ts';
+import { isWithinReserve } from './descriptor-reserve.ts';
+
+/** A TCP client that is not heard of for this long is asked whether it is still there. */
+export const KEEP_ALIVE: { readonly keepAlive: true; readonly keepAliveInitialDelay: number } = { keepAlive: true, keepAliveInitialDelay: 60_000 };
 
 /** A unix socket's path has to fit sockaddr_un. */
 const UNIX_PATH_BYTES_MAX = 107;
@@ -42,7 +46,7 @@ export class Listener {
   }
 
   #server(transport: 'unix' | 'tcp'): net.Server {
-    const server = net.createServer({ pauseOnConnect: true, noDelay: true }, (socket) => {
+    const server = net.createServer({ pauseOnConnect: true, noDelay: true, ...KEEP_ALIVE }, (socket) => {
       const fd = (socket as unknown as { readonly _handle: { readonly fd: number } | null })._handle?.fd ?? -1;
       const address = transport === 'unix' ? 'unix' : `${socket.remoteAddress}:${socket.remotePort}`;
       const duplicate = fd < 0 ? null : tryDuplicate(fd);
@@ -60,10 +64,13 @@ export class Listener {
   }
 }
 
-/** Null when the process has no descriptor left: that client is turned away, the others go on. */
+/** Null when the process has no descriptor to spare: that client is turned away, the others go on. */
 const tryDuplicate = (fd: number): number | null => {
   try {
-    return duplicateDescriptor(fd);
+    const duplicate = duplicateDescriptor(fd);
+    if (duplicate === null || isWithinReserve(duplicate)) return duplicate;
+    fs.closeSync(duplicate);
+    return null;
   } catch {
     return null;
   }

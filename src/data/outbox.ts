@@ -43,7 +43,7 @@ export class Outbox {
 
   /** Sends a reply that became ready outside of its turn; the bytes are copied where they have to wait. */
   sendLate(connection: Connection, bytes: Buffer, length: number): void {
-    if (connection.phase === 'closing' && connection.endReason === '') return;
+    if (connection.isGone) return;
     if (this.#owner === connection) {
       if (!this.reserve(connection, length)) {
         connection.waitingReplies.push(Buffer.from(bytes.subarray(0, length)));
@@ -67,6 +67,6 @@ export class Outbox {
       const bytes = waitingReplies.shift() as Buffer;
       socket.write(bytes, 0, bytes.length);
     }
-    return !socket.isBlocked;
+    return waitingReplies.length === 0 && !socket.isBlocked;
   }
 }

@@ -8,7 +8,8 @@
  */
 import { nbdErrnoOf } from '../core/faults.ts';
 import { NBD_CMD_FLAG_DF, NBD_REPLY_FLAG_DONE } from '../wire/nbd-constants.ts';
-import { ERROR_REPLY_BYTES_MAX, type NbdRequest, REPLY_HEADER_BYTES_MAX, REPLY_SIMPLE, type ReplyMode, writeError, writeErrorOffset, writeOffsetData, writeReadHeader } from '../wire/nbd-transmission.ts';
+import { type NbdRequest, REPLY_SIMPLE, type ReplyMode, writeError, writeErrorOffset, writeOffsetData, writeReadHeader } from '../wire/nbd-transmission.ts';
+import { rateOf } from './buffer-pool.ts';
 import type { Connection } from './connection.ts';
 import type { Lane, LaneVolume } from './lane.ts';
 import { truthLeg } from './write-path.ts';
@@ -25,6 +26,7 @@ export class StreamedRead {
   readonly #isWhole: boolean;
   #next: number;
   #buffer: Buffer | null = null;
+  readonly #sinceMs: number;
 
   constructor(lane: Lane, connection: Connection, volume: LaneVolume, request: NbdRequest, mode: ReplyMode) {
     this.#lane = lane;
@@ -33,6 +35,7 @@ export class StreamedRead {
     this.#request = request;
     this.#mode = mode;
     this.#next = request.offset;
+    this.#sinceMs = lane.nowMs;
     this.#end = request.offset + request.length;
     this.#isWhole = mode === REPLY_SIMPLE || (request.flags & NBD_CMD_FLAG_DF) !== 0;
   }
@@ -41,20 +44,34 @@ export class StreamedRead {
   pump(): void {
     const connection = this.#connection;
     while (this.#next < this.#end) {
-      if (connection.socket.isBlocked || connection.isLeaving) return;
-      this.#buffer ??= this.#lane.pool.take(PIECE_BYTES + REPLY_HEADER_BYTES_MAX + ERROR_REPLY_BYTES_MAX);
-      if (this.#buffer === null) return this.#lane.waitForBudget(connection);
+      if (connection.socket.isBlocked || connection.isGone) return;
+      // The slack of the pool's buffers has room for the header.
+      this.#buffer ??= this.#lane.buffers.take(connection, PIECE_BYTES);
+      if (this.#buffer === null) return;
       this.#piece(this.#buffer);
     }
-    if (connection.socket.isBlocked) return;
+    if (connection.socket.isBlocked || connection.isGone) return;
     this.release();
     connection.stream = null;
-    if (this.#lane.outbox.sendWaiting(connection)) connection.proceed('streaming');
+    this.#lane.outbox.sendWaiting(connection);
+    if (connection.isLeaving) connection.endWhenAnswered();
+    else connection.proceed('streaming');
+  }
+
+  /** It has a buffer of the pool. */
+  get isHolding(): boolean {
+    return this.#buffer !== null;
+  }
+
+  /** Bytes a second that the client has taken so far. */
+  transferRate(nowMs: number): number {
+    return rateOf(this.#next - this.#request.offset, this.#sinceMs, nowMs);
   }
 
   release(): void {
     if (this.#buffer !== null) this.#lane.pool.give(this.#buffer);
     this.#buffer = null;
+    this.#lane.buffers.done(this.#connection);
   }
 
   #piece(buffer: Buffer): void {
