@@ -18,7 +18,7 @@ import type { TlsIdentity } from '../platform/mutual-tls.ts';
 import { connectMutualTls } from '../platform/mutual-tls.ts';
 import { connectUnix } from '../platform/unix-socket.ts';
 import type { AgentLog } from './agent-log.ts';
-import type { SessionEnd } from './agent-session.ts';
+import type { SessionContext, SessionEnd } from './agent-session.ts';
 import { AgentSession } from './agent-session.ts';
 import { inspectHost } from './inspect.ts';
 import { LookQueue } from './look-queue.ts';
@@ -56,7 +56,11 @@ export type AgentOptions = {
 
 const isRoot = (): boolean => process.geteuid?.() === 0;
 
-export const systemProbe = (scope: HostProbe['scope'] = 'machine'): HostProbe => ({ tree: new HostTree(), tools: new SystemTools(), scope });
+export const systemProbe = (scope: HostProbe['scope'] = 'machine'): HostProbe => ({
+  tree: new HostTree(),
+  tools: new SystemTools(),
+  scope,
+});
 
 /** What this agent cannot see of its host, one line each; empty where it sees everything. */
 export const blindSpots = async (probe: HostProbe): Promise<readonly string[]> => {
@@ -107,8 +111,10 @@ const runSession = async (options: AgentOptions, looks: Looks, clock: Clock, sig
   }
   return new Promise((resolve) => {
     const { host, token = null, log, times = WATCH_TIMES_DEFAULT } = options;
-    const { probe, look } = looks;
-    const context = { host, token, isPrivileged: isRoot(), pid: process.pid, tree: probe.tree, clock, times, log, look };
+    const context: SessionContext = {
+      ...{ host, token, isPrivileged: isRoot(), pid: process.pid, tree: looks.probe.tree, clock, times, log },
+      look: (targets, deviceAddresses) => looks.look(targets, deviceAddresses),
+    };
     const stop = (): void => session.end('the agent stops');
     const session = new AgentSession(socket, context, (end) => {
       signal.removeEventListener('abort', stop);

@@ -28,7 +28,10 @@ export type Attachment = {
   readonly connections: readonly ConnectionRef[];
   /** What lies between the export and this. */
   readonly layers: readonly Layer[];
-  /** FUSE mount points, or files in them, through which it says that it shows the volume: absolute paths. */
+  /**
+   * FUSE mount points, or files in them, through which it says that it shows the volume. Absolute, or relative to a
+   * folder that could not be read.
+   */
   readonly mountPoints: readonly string[];
   /** All FUSE file systems that it serves, as `major:minor`, where the kernel tells. */
   readonly servedDevices: readonly string[];
@@ -47,7 +50,9 @@ const blockDevicesOf = (process: HostProcess, snapshot: HostSnapshot): readonly 
   return snapshot.blockDevices
     .filter(({ name, kind, nbd }) => {
       if (kind === 'ublk') return targets.has(`/dev/${name.replace(/^ublkb/, 'ublkc')}`);
-      return nbd !== null && (snapshot.nbdOwners.get(name) === process.pid || (process.commandLine.isNbdProgram && targets.has(`/dev/${name}`)));
+      return (
+        nbd !== null && (snapshot.nbdOwners.get(name) === process.pid || (process.commandLine.isNbdProgram && targets.has(`/dev/${name}`)))
+      );
     })
     .map(({ name }) => name);
 };
@@ -68,7 +73,7 @@ const attachmentOf = (
     text: first === undefined ? 'an NBD connection' : endpointText(first.endpoint),
     connections: connections.map((connection) => connection.ref),
     layers,
-    mountPoints: written.map((place) => posix.resolve(process.folder ?? '/', place)),
+    mountPoints: written.map((place) => (process.folder === null ? posix.normalize(place) : posix.resolve(process.folder, place))),
     servedDevices: served,
     blockDevices: blockDevicesOf(process, snapshot),
   };
@@ -105,7 +110,8 @@ const judge = (process: HostProcess, target: TargetServer, all: readonly HostCon
   }
   if (owned.length === 0) return { attachments: [], doubts: [] };
   // Its command line says that the connections are for other exports of this very server.
-  if (process.commandLine.uses.some(({ endpoint }) => isSameServer(endpoint.server, process, target))) return { attachments: [], doubts: [] };
+  if (process.commandLine.uses.some(({ endpoint }) => isSameServer(endpoint.server, process, target)))
+    return { attachments: [], doubts: [] };
   const doubt = doubtAbout(`the export that ${named(process)} is connected to`, 'its command line does not name it', owned);
   return { attachments: [], doubts: [doubt] };
 };
@@ -149,7 +155,11 @@ const kernelDevices = (target: TargetServer, all: readonly HostConnection[], sna
 };
 
 /** What remains open about connections that nobody visible holds, and about kernel devices that nothing explains. */
-const ownerlessDoubts = (ownerless: readonly HostConnection[], devices: readonly string[], snapshot: HostSnapshot): readonly UnknownFact[] => {
+const ownerlessDoubts = (
+  ownerless: readonly HostConnection[],
+  devices: readonly string[],
+  snapshot: HostSnapshot,
+): readonly UnknownFact[] => {
   const listed = devices.join(', ');
   if (ownerless.length > 0) {
     const perhaps = devices.length === 0 ? '' : ` (perhaps the kernel, for ${listed})`;
@@ -186,7 +196,10 @@ const relayed = (first: readonly Attachment[], snapshot: HostSnapshot): readonly
 
 export const findAttachments = (target: TargetServer, snapshot: HostSnapshot): AttachmentSearch => {
   const connections = connectionsTo(target, snapshot);
-  const judged = [...snapshot.processes.map((process) => judge(process, target, connections, snapshot)), kernelDevices(target, connections, snapshot)];
+  const judged = [
+    ...snapshot.processes.map((process) => judge(process, target, connections, snapshot)),
+    kernelDevices(target, connections, snapshot),
+  ];
   const attachments = judged.flatMap((search) => search.attachments);
   return { attachments: [...attachments, ...relayed(attachments, snapshot)], doubts: judged.flatMap((search) => search.doubts) };
 };

@@ -45,7 +45,10 @@ const endpointsInText = (arg: string): readonly NbdEndpoint[] => {
 };
 
 const unix = (path: string, exportName: string | null): NbdEndpoint => ({ server: { transport: 'unix', path }, exportName });
-const tcp = (host: string, port: number, exportName: string | null): NbdEndpoint => ({ server: { transport: 'tcp', host, port }, exportName });
+const tcp = (host: string, port: number, exportName: string | null): NbdEndpoint => ({
+  server: { transport: 'tcp', host, port },
+  exportName,
+});
 
 /** Options of nbdfuse and nbdublk that have a value. */
 const LIBNBD_VALUED: ReadonlySet<string> = new Set(['-C', '--connections', '-o', '-P', '--pidfile']);
@@ -117,13 +120,12 @@ const programName = (argv: readonly string[], commandName: string): string => {
 /** Special forms first, URIs in any argument after them; none twice. */
 const usesOf = (program: string, args: readonly string[]): { readonly uses: NbdUse[]; readonly otherMountPoints: readonly string[] } => {
   const uses: NbdUse[] = [];
-  let otherMountPoints: readonly string[] = [];
   if (program === 'nbdfuse' || program === 'nbdublk') {
     const { place, endpoint } = libnbdMount(args);
     const mountPoints = program === 'nbdfuse' && place !== null ? [place] : [];
-    if (endpoint !== null) return { uses: [{ endpoint, mountPoints }], otherMountPoints };
+    if (endpoint !== null) return { uses: [{ endpoint, mountPoints }], otherMountPoints: [] };
     // What stands behind [ or --command is the server's command line, not this program's.
-    return { uses, otherMountPoints: mountPoints };
+    return { uses: [], otherMountPoints: mountPoints };
   }
   if (program.startsWith('qemu') || program === 'kvm') uses.push(...qemuNbdUses(args));
   const special = program === 'nbd-client' ? nbdClientEndpoint(args) : program === 'nbdkit' ? nbdkitEndpoint(args) : null;
@@ -131,7 +133,7 @@ const usesOf = (program: string, args: readonly string[]): { readonly uses: NbdU
   for (const endpoint of args.flatMap(endpointsInText)) {
     if (!uses.some((use) => sameEndpoint(use.endpoint, endpoint))) uses.push({ endpoint, mountPoints: [] });
   }
-  return { uses, otherMountPoints };
+  return { uses, otherMountPoints: [] };
 };
 
 /** @param commandName the kernel's name of the process, for one that has no arguments */

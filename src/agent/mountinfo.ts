@@ -28,7 +28,8 @@ const entryOf = (line: string): MountEntry | null => {
   const dash = fields.indexOf('-', 6);
   const [id, , device, root, mountPoint, options] = fields;
   const [fileSystem, source, superOptions] = dash === -1 ? [] : fields.slice(dash + 1);
-  if (root === undefined || mountPoint === undefined || options === undefined || fileSystem === undefined || source === undefined) return null;
+  if (root === undefined || mountPoint === undefined || options === undefined || fileSystem === undefined || source === undefined)
+    return null;
   if (!/^\d+$/.test(id ?? '') || device === undefined || !/^\d+:\d+$/.test(device)) return null;
   const superList = (superOptions ?? '').split(',').map(decodeOctal);
   return {

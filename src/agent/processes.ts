@@ -38,7 +38,9 @@ export type HostProcess = {
 const KERNEL_THREAD = 0x00200000;
 
 /** `PID (NAME) STATE PPID PGRP SESSION TTY TPGID FLAGS ...`; the name may hold blanks and brackets. */
-export const parseStat = (text: string): { readonly name: string; readonly state: string; readonly parentPid: number; readonly flags: number } | null => {
+export const parseStat = (
+  text: string,
+): { readonly name: string; readonly state: string; readonly parentPid: number; readonly flags: number } | null => {
   const match = /^\d+ \((.*)\) (\S) (\d+) (?:-?\d+ ){4}(\d+) /s.exec(text);
   if (match === null) return null;
   return { name: match[1] ?? '', state: match[2] ?? '', parentPid: Number(match[3]), flags: Number(match[4]) };

@@ -97,7 +97,12 @@ const readOwnMounts = (tree: HostTree, gaps: GapList): MountNamespace => {
  * The mount tables of all other namespaces that a process lives in. A process with a root folder of its own sees only the
  * mounts below that, so namespaces are told apart with their roots; where their names cannot be read, by what is mounted.
  */
-const readOtherMounts = (tree: HostTree, processes: readonly HostProcess[], own: MountNamespace, gaps: GapList): readonly MountNamespace[] => {
+const readOtherMounts = (
+  tree: HostTree,
+  processes: readonly HostProcess[],
+  own: MountNamespace,
+  gaps: GapList,
+): readonly MountNamespace[] => {
   const found = new Map<string, MountNamespace>();
   for (const { mountNamespace, root, pid, name } of processes) {
     if (mountNamespace !== null && (mountNamespace === own.id || found.has(`${mountNamespace} ${root ?? ''}`))) continue;
@@ -149,7 +154,13 @@ const readSockets = (tree: HostTree, folder: string): SocketTables | null => {
   return { tcp: [...parseTcpTable(tcp.value), ...(tcp6.ok ? parseTcpTable(tcp6.value) : [])], unix: parseUnixTable(unix.value) };
 };
 
-const withPairs = async (probe: HostProbe, id: string | null, file: string | null, tables: SocketTables, isWanted: WantsPairs): Promise<NetNamespace> => {
+const withPairs = async (
+  probe: HostProbe,
+  id: string | null,
+  file: string | null,
+  tables: SocketTables,
+  isWanted: WantsPairs,
+): Promise<NetNamespace> => {
   if (!tables.unix.some(isWanted)) return { id, ...tables, pairs: new Map() };
   const text = await probe.tools.unixSocketPairs(file);
   return { id, ...tables, pairs: text === null ? null : parseUnixPairs(text) };
@@ -187,7 +198,17 @@ const readNetNamespaces = async (
   for (const [id, { file, isReachable }] of keptNamespaces(mounts, 'net', new Set(found.keys()))) {
     const text = isReachable ? await tools.socketTables(file) : null;
     if (text === null) gaps.add('the network connections of a namespace without processes', 'it could not be entered');
-    else found.set(id, withPairs(probe, id, file, { tcp: [...parseTcpTable(text.tcp), ...parseTcpTable(text.tcp6)], unix: parseUnixTable(text.unix) }, isWanted));
+    else
+      found.set(
+        id,
+        withPairs(
+          probe,
+          id,
+          file,
+          { tcp: [...parseTcpTable(text.tcp), ...parseTcpTable(text.tcp6)], unix: parseUnixTable(text.unix) },
+          isWanted,
+        ),
+      );
   }
   return Promise.all(found.values());
 };
@@ -227,7 +248,8 @@ const readNbdOwners = (tree: HostTree, devices: readonly BlockDevice[]): Readonl
 /** The clients of programs that pass on an export are wanted too: they may be clients of the target, one step away. */
 const wantedOf = (processes: readonly HostProcess[], isWanted: WantsPairs): WantsPairs => {
   const servers = processes.filter((process) => process.commandLine.isNbdServer);
-  return (socket) => isWanted(socket) || (socket.isConnected && socket.path !== '' && servers.some((server) => server.sockets.has(socket.inode)));
+  return (socket) =>
+    isWanted(socket) || (socket.isConnected && socket.path !== '' && servers.some((server) => server.sockets.has(socket.inode)));
 };
 
 export const takeSnapshot = async (probe: HostProbe, isWanted: WantsPairs): Promise<HostSnapshot> => {

@@ -88,7 +88,9 @@ export const parseUnixTable = (text: string): readonly UnixSocket[] => {
     if (match === null) return [];
     const [, flags, state, inode, path] = match;
     const isListening = (Number.parseInt(flags ?? '0', 16) & ACCEPTS) !== 0;
-    return [{ inode: Number(inode), path: path ?? '', isListening, isConnected: !isListening && Number.parseInt(state ?? '0', 16) === CONNECTED }];
+    return [
+      { inode: Number(inode), path: path ?? '', isListening, isConnected: !isListening && Number.parseInt(state ?? '0', 16) === CONNECTED },
+    ];
   });
 };
 

@@ -7,6 +7,7 @@
  */
 import { posix } from 'node:path';
 import type { ConnectionRef, InquiryTarget } from '../core/mount-facts.ts';
+import { tcpConnectionRef, unixConnectionRef } from '../core/mount-facts.ts';
 import type { NbdEndpoint, NbdServer } from './nbd-endpoint.ts';
 import { parseNbdUri } from './nbd-endpoint.ts';
 import type { HostProcess } from './processes.ts';
@@ -68,7 +69,9 @@ export const isServerPath = (bound: string, path: string): boolean => {
 export const isSameServer = (server: NbdServer, process: Pick<HostProcess, 'folder'>, target: TargetServer): boolean => {
   if (server.transport === 'unix') {
     const path = posix.resolve(process.folder ?? '/', server.path);
-    return target.unixPaths.some((known) => posix.normalize(known) === path || (process.folder === null && isServerPath(server.path, known)));
+    return target.unixPaths.some(
+      (known) => posix.normalize(known) === path || (process.folder === null && isServerPath(server.path, known)),
+    );
   }
   if (server.transport !== 'tcp') return false;
   const host = server.host.toLowerCase();
@@ -79,16 +82,14 @@ export const isTargetExport = (endpoint: NbdEndpoint, target: TargetServer): boo
   return endpoint.exportName === null || target.exportNames.has(endpoint.exportName);
 };
 
-const ownersOf = (inode: number, snapshot: HostSnapshot): readonly HostProcess[] => snapshot.processes.filter((process) => process.sockets.has(inode));
+const ownersOf = (inode: number, snapshot: HostSnapshot): readonly HostProcess[] =>
+  snapshot.processes.filter((process) => process.sockets.has(inode));
 
-const tcpRef = (socket: TcpSocket): ConnectionRef => {
-  const { address, port } = socket.local;
-  return address.includes(':') ? `tcp:[${address}]:${port}` : `tcp:${address}:${port}`;
-};
+const tcpRef = ({ local }: TcpSocket): ConnectionRef => tcpConnectionRef(local.address, local.port);
 
 const unixConnection = (socket: UnixSocket, namespace: NetNamespace, snapshot: HostSnapshot): HostConnection => {
   const near = namespace.pairs?.get(socket.inode);
-  return { ref: `unix:${socket.inode}`, owners: near === undefined ? [] : ownersOf(near, snapshot) };
+  return { ref: unixConnectionRef(socket.inode), owners: near === undefined ? [] : ownersOf(near, snapshot) };
 };
 
 /** Whether the other end of a unix socket has to be known to answer about one of these servers. */
@@ -111,7 +112,9 @@ export const connectionsTo = (target: TargetServer, snapshot: HostSnapshot): rea
 
 /** The connections of this host to what `server`, a process of this host, serves itself. */
 export const connectionsToProcess = (server: HostProcess, snapshot: HostSnapshot): readonly HostConnection[] => {
-  const accepted = snapshot.netNamespaces.flatMap((namespace) => namespace.tcp.filter(({ inode, isConnected }) => isConnected && server.sockets.has(inode)));
+  const accepted = snapshot.netNamespaces.flatMap((namespace) =>
+    namespace.tcp.filter(({ inode, isConnected }) => isConnected && server.sockets.has(inode)),
+  );
   const accepts = new Set(accepted.map(({ local, remote }) => `${remote.address} ${remote.port} ${local.address} ${local.port}`));
   return snapshot.netNamespaces.flatMap((namespace) => [
     ...namespace.tcp

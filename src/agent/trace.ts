@@ -50,7 +50,8 @@ class Tracer {
     const { process, layers, text } = this.#attachment;
     const fuse = this.#fuseMounts();
     const blocks = this.#snapshot.blockDevices.filter((device) => this.#attachment.blockDevices.includes(device.name));
-    const root: readonly Layer[] = process.pid === 0 ? layers : [...layers, { kind: 'connection', name: `${process.name} (pid ${process.pid})` }];
+    const root: readonly Layer[] =
+      process.pid === 0 ? layers : [...layers, { kind: 'connection', name: `${process.name} (pid ${process.pid})` }];
     for (const { entry } of fuse) this.#visitFuse(entry, root);
     for (const device of blocks) this.#visitBlock(device, root);
     if (fuse.length === 0 && blocks.length === 0) this.#open(text, layers, [process]);
@@ -60,7 +61,9 @@ class Tracer {
   /** The FUSE mounts of the attachment: those that it names, or else all that it serves. */
   #fuseMounts(): readonly PlacedMount[] {
     const { mountPoints, servedDevices } = this.#attachment;
-    const at = (path: string): readonly PlacedMount[] => this.#mounts.filter(({ entry }) => isFuse(entry) && entry.mountPoint === path);
+    const isAt = (mountPoint: string, path: string): boolean =>
+      mountPoint === path || (!path.startsWith('/') && mountPoint.endsWith(`/${path}`));
+    const at = (path: string): readonly PlacedMount[] => this.#mounts.filter(({ entry }) => isFuse(entry) && isAt(entry.mountPoint, path));
     const named = mountPoints.flatMap((place) => {
       const exact = at(place);
       return exact.length > 0 ? exact : at(posix.dirname(place));
@@ -108,7 +111,11 @@ class Tracer {
 
   #mountsOfBlock(device: BlockDevice, names: ReadonlySet<string>): readonly PlacedMount[] {
     const members = this.#snapshot.btrfsMembers.find((list) => list.includes(device.name)) ?? [];
-    const memberPaths = new Set(this.#snapshot.blockDevices.filter(({ name }) => members.includes(name)).flatMap((member) => [devicePath(member), `/dev/${member.name}`]));
+    const memberPaths = new Set(
+      this.#snapshot.blockDevices
+        .filter(({ name }) => members.includes(name))
+        .flatMap((member) => [devicePath(member), `/dev/${member.name}`]),
+    );
     return this.#mounts.filter(({ entry }) => {
       if (entry.device === device.device || names.has(entry.source)) return true;
       if (entry.fileSystem === 'btrfs' && memberPaths.has(entry.source)) return true;
@@ -137,7 +144,16 @@ class Tracer {
   #swap(device: string, layers: readonly Layer[]): void {
     const { connections } = this.#attachment;
     const swapLayers: Layer[] = [...layers, { kind: 'swap', name: device }];
-    this.#facts.push({ kind: 'mounted', device, mountPoint: SWAP_MOUNT_POINT, fileSystem: 'swap', access: 'rw', layers: swapLayers, namespace: null, connections });
+    this.#facts.push({
+      kind: 'mounted',
+      device,
+      mountPoint: SWAP_MOUNT_POINT,
+      fileSystem: 'swap',
+      access: 'rw',
+      layers: swapLayers,
+      namespace: null,
+      connections,
+    });
   }
 
   /** Loop devices and swap space over files of a file system. */

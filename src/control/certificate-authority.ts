@@ -40,7 +40,7 @@ export type Issued = IssuedIdentity & IssuedFiles;
 
 type KeyPair = webcrypto.CryptoKeyPair;
 
-const newKeys = (): Promise<KeyPair> => webcrypto.subtle.generateKey(ALGORITHM, true, ['sign', 'verify']) as Promise<KeyPair>;
+const newKeys = (): Promise<KeyPair> => webcrypto.subtle.generateKey(ALGORITHM, true, ['sign', 'verify']);
 
 const keyPem = async (key: webcrypto.CryptoKey): Promise<string> => {
   return `${x509.PemConverter.encode(await webcrypto.subtle.exportKey('pkcs8', key), x509.PemConverter.PrivateKeyTag)}\n`;
@@ -65,7 +65,7 @@ const isAddress = (text: string): boolean => text.includes(':') || /^\d+(?:\.\d+
 const commonName = (name: string): x509.JsonName => [{ CN: [name] }];
 
 const { clientAuth, serverAuth } = x509.ExtendedKeyUsage;
-const SIGNS_CERTIFICATES = x509.KeyUsageFlags.keyCertSign | x509.KeyUsageFlags.cRLSign;
+const { keyCertSign, digitalSignature } = x509.KeyUsageFlags;
 
 export class CertificateAuthority {
   readonly #directory: string;
@@ -102,20 +102,18 @@ export class CertificateAuthority {
 
   static async #create(directory: string, name: string, nowMs: number): Promise<CertificateAuthority> {
     const keys = await newKeys();
-    const certificate = await x509.X509CertificateGenerator.createSelfSigned(
-      {
-        serialNumber: newSerial(),
-        name: commonName(name),
-        ...validity(nowMs, AUTHORITY_DAYS),
-        signingAlgorithm: ALGORITHM,
-        keys,
-        extensions: [
-          new x509.BasicConstraintsExtension(true, 0, true),
-          new x509.KeyUsagesExtension(SIGNS_CERTIFICATES, true),
-          await x509.SubjectKeyIdentifierExtension.create(keys.publicKey, false),
-        ],
-      },
-    );
+    const certificate = await x509.X509CertificateGenerator.createSelfSigned({
+      serialNumber: newSerial(),
+      name: commonName(name),
+      ...validity(nowMs, AUTHORITY_DAYS),
+      signingAlgorithm: ALGORITHM,
+      keys,
+      extensions: [
+        new x509.BasicConstraintsExtension(true, 0, true),
+        new x509.KeyUsagesExtension(keyCertSign, true),
+        await x509.SubjectKeyIdentifierExtension.create(keys.publicKey, false),
+      ],
+    });
     const files = authorityFiles(directory);
     write(files.key, await keyPem(keys.privateKey), 0o600);
     write(files.certificate, certificatePem(certificate), 0o644);
@@ -152,25 +150,23 @@ export class CertificateAuthority {
     const keys = await newKeys();
     const names = addresses.map((address) => ({ type: isAddress(address) ? 'ip' : 'dns', value: address }) as const);
     const span = validity(nowMs, LEAF_DAYS);
-    const certificate = await x509.X509CertificateGenerator.create(
-      {
-        serialNumber: newSerial(),
-        subject: commonName(name),
-        issuer: this.#certificate.subject,
-        ...span,
-        signingAlgorithm: ALGORITHM,
-        publicKey: keys.publicKey,
-        signingKey: this.#key,
-        extensions: [
-          new x509.BasicConstraintsExtension(false, undefined, true),
-          new x509.KeyUsagesExtension(x509.KeyUsageFlags.digitalSignature, true),
-          new x509.ExtendedKeyUsageExtension([use], false),
-          new x509.SubjectAlternativeNameExtension([...names]),
-          await x509.AuthorityKeyIdentifierExtension.create(this.#certificate, false),
-          await x509.SubjectKeyIdentifierExtension.create(keys.publicKey, false),
-        ],
-      },
-    );
+    const certificate = await x509.X509CertificateGenerator.create({
+      serialNumber: newSerial(),
+      subject: commonName(name),
+      issuer: this.#certificate.subject,
+      ...span,
+      signingAlgorithm: ALGORITHM,
+      publicKey: keys.publicKey,
+      signingKey: this.#key,
+      extensions: [
+        new x509.BasicConstraintsExtension(false, undefined, true),
+        new x509.KeyUsagesExtension(digitalSignature, true),
+        new x509.ExtendedKeyUsageExtension([use], false),
+        new x509.SubjectAlternativeNameExtension([...names]),
+        await x509.AuthorityKeyIdentifierExtension.create(this.#certificate, false),
+        await x509.SubjectKeyIdentifierExtension.create(keys.publicKey, false),
+      ],
+    });
     const keyFile = join(this.#directory, `${fileName}.key`);
     const certificateFile = join(this.#directory, `${fileName}.crt`);
     const key = await keyPem(keys.privateKey);

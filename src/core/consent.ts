@@ -62,7 +62,8 @@ const factsFor = (scope: ConsentScope, findings: readonly Finding[], token: stri
 
 const checkedOverrides = (consent: ConsentInput): readonly string[] => {
   const overrides = [...new Set(consent.overrides ?? [])].sort();
-  if (overrides.length > OVERRIDES_MAX) throw new TwinvolError('USAGE', `${overrides.length} overrides are more than the ${OVERRIDES_MAX} allowed`);
+  if (overrides.length > OVERRIDES_MAX)
+    throw new TwinvolError('USAGE', `${overrides.length} overrides are more than the ${OVERRIDES_MAX} allowed`);
   for (const key of overrides) {
     if (OVERRIDE_KEY.test(key)) continue;
     throw new TwinvolError('USAGE', `"${printable(key)}" names no finding`, {

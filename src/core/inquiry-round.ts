@@ -19,7 +19,13 @@ export type Asked = { readonly host: string; readonly volumes: readonly number[]
 export type VolumeFacts = { readonly volume: number; readonly facts: readonly HostFact[] };
 
 export type RoundEvent =
-  | { readonly kind: 'answer'; readonly host: string; readonly id: string; readonly findings: readonly VolumeFacts[]; readonly afterMs: number }
+  | {
+      readonly kind: 'answer';
+      readonly host: string;
+      readonly id: string;
+      readonly findings: readonly VolumeFacts[];
+      readonly afterMs: number;
+    }
   /** The host cannot answer any more: no agent, its connection ended, it said that it failed, or it sent nonsense. */
   | { readonly kind: 'lost'; readonly host: string; readonly reason: NoAnswerReason; readonly text: string }
   | { readonly kind: 'deadline'; readonly afterMs: number };

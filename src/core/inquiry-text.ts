@@ -44,7 +44,7 @@ const sourceText = (device: string, layers: readonly Layer[]): string => {
 };
 
 /** `nbdfuse (pid 12)`, or `the kernel`. */
-export const processText = (process: ProcessRef): string => {
+const processText = (process: ProcessRef): string => {
   return process.pid === 0 ? 'the kernel' : `${printable(process.name)} (pid ${process.pid})`;
 };
 
@@ -115,7 +115,10 @@ export const destructionText = (destruction: Destruction): string => {
  * All lines of a warning: a line for each finding, then what would be destroyed. Without colour and without the word
  * "WARNING", which the interface puts before each; none where nothing was found.
  */
-export const warningLines = (findings: ReadonlyArray<{ readonly text: string }>, destructions: readonly Destruction[]): readonly string[] => {
+export const warningLines = (
+  findings: ReadonlyArray<{ readonly text: string }>,
+  destructions: readonly Destruction[],
+): readonly string[] => {
   if (findings.length === 0) return [];
   return [...findings.map((finding) => finding.text), ...destructions.map(destructionText)];
 };

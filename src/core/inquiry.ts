@@ -11,7 +11,7 @@
  * the two are one finding; the ends recognise each other by `ConnectionRef`.
  */
 import type { Asked } from './inquiry-round.ts';
-import { mountedText, noAnswerText, openText, printable, processText, unknownText } from './inquiry-text.ts';
+import { mountedText, noAnswerText, openText, printable, unknownText } from './inquiry-text.ts';
 import type { HostAnswer, HostFact, InquiryTarget, Layer, MountedFact, OpenFact, ProcessRef, UnknownFact } from './mount-facts.ts';
 import { factIdentity } from './mount-facts.ts';
 import type { HostAccess } from './rows.ts';
@@ -131,7 +131,11 @@ const hostFindings = (target: InquiryTarget, host: string, input: VerdictInput):
 };
 
 /** What hosts said about a connection that is not one of their findings: the process that holds it, or a denial. */
-const holderText = (live: LiveConnection, target: InquiryTarget, input: VerdictInput): { readonly host: string | null; readonly text: string } => {
+const holderText = (
+  live: LiveConnection,
+  target: InquiryTarget,
+  input: VerdictInput,
+): { readonly host: string | null; readonly text: string } => {
   const answers = input.answers.filter((answer) => answer.volume === target.volume && answer.outcome === 'answered');
   const names = (fact: HostFact): boolean => fact.kind === 'unknown' && fact.connections.some((ref) => live.refs.includes(ref));
   for (const answer of answers) {
@@ -151,7 +155,16 @@ const clientFinding = (target: InquiryTarget, live: LiveConnection, input: Verdi
   const holder = holderText(live, target, input);
   const text = `NBD connection ${live.id} (${printable(live.peer)}) to ${target.name} is open${holder.text}`;
   const identity = JSON.stringify(['client', live.id]);
-  return { ...BARE, key: `client:${live.id}`, kind: 'client', volume: target.volume, host: holder.host, text, clients: [live.id], identity };
+  return {
+    ...BARE,
+    key: `client:${live.id}`,
+    kind: 'client',
+    volume: target.volume,
+    host: holder.host,
+    text,
+    clients: [live.id],
+    identity,
+  };
 };
 
 const targetFindings = (target: InquiryTarget, input: VerdictInput): readonly Finding[] => {
@@ -179,6 +192,3 @@ export const verdictOf = (input: VerdictInput): Verdict => {
   });
   return { findings, clear: findings.length === 0 };
 };
-
-/** `nbdfuse (pid 12), the kernel`: the processes of a finding, for a table. */
-export const findingProcesses = (finding: Finding): string => finding.processes.map(processText).join(', ');

@@ -10,7 +10,19 @@
  */
 import type { HostAccess } from './rows.ts';
 
-export const LAYER_KINDS = ['connection', 'nbd', 'ublk', 'fuse', 'loop', 'partition', 'device-mapper', 'md', 'holder', 'file-system', 'swap'] as const;
+export const LAYER_KINDS = [
+  'connection',
+  'nbd',
+  'ublk',
+  'fuse',
+  'loop',
+  'partition',
+  'device-mapper',
+  'md',
+  'holder',
+  'file-system',
+  'swap',
+] as const;
 /**
  * A step between the NBD connection and what uses it. `connection` is a process that speaks NBD itself; `holder` a
  * kernel device of another kind (bcache, say) that holds a device below it; `file-system` one that has a file in which
@@ -27,6 +39,18 @@ export type ProcessRef = { readonly name: string; readonly pid: number };
  * `unix:INODE`, the inode of the server's end. With it the device recognises the connection that a host speaks of.
  */
 export type ConnectionRef = string;
+
+/** For a TCP connection, by the host's end of it, as either side's socket tells it (IPv4 may come inside IPv6). */
+export const tcpConnectionRef = (address: string, port: number): ConnectionRef => {
+  const plain = address
+    .toLowerCase()
+    .replace(/^::ffff:(?=\d+\.)/, '')
+    .replace(/%.*$/, '');
+  return plain.includes(':') ? `tcp:[${plain}]:${port}` : `tcp:${plain}:${port}`;
+};
+
+/** For a connection on a unix socket, by the inode of the server's end (`fstat` of its descriptor). */
+export const unixConnectionRef = (inode: number): ConnectionRef => `unix:${inode}`;
 
 export type MountedFact = {
   readonly kind: 'mounted';
@@ -74,8 +98,20 @@ export type NoAnswerReason = (typeof NO_ANSWER_REASONS)[number];
 
 /** The outcome of asking one host about one volume. */
 export type HostAnswer =
-  | { readonly host: string; readonly volume: number; readonly outcome: 'answered'; readonly facts: readonly HostFact[]; readonly afterMs: number }
-  | { readonly host: string; readonly volume: number; readonly outcome: 'no-answer'; readonly reason: NoAnswerReason; readonly text: string };
+  | {
+      readonly host: string;
+      readonly volume: number;
+      readonly outcome: 'answered';
+      readonly facts: readonly HostFact[];
+      readonly afterMs: number;
+    }
+  | {
+      readonly host: string;
+      readonly volume: number;
+      readonly outcome: 'no-answer';
+      readonly reason: NoAnswerReason;
+      readonly text: string;
+    };
 
 /** What is asked about: a volume and every URI by which hosts reach it. */
 export type InquiryTarget = { readonly volume: number; readonly name: string; readonly uris: readonly string[] };

@@ -37,7 +37,8 @@ export class SystemTools implements HostTools {
   }
 
   async socketTables(netNamespace: string): Promise<{ readonly tcp: string; readonly tcp6: string; readonly unix: string } | null> {
-    const read = (table: string): Promise<string | null> => outputOf('nsenter', [`--net=${netNamespace}`, 'cat', `/proc/thread-self/net/${table}`]);
+    const read = (table: string): Promise<string | null> =>
+      outputOf('nsenter', [`--net=${netNamespace}`, 'cat', `/proc/thread-self/net/${table}`]);
     const [tcp, tcp6, unix] = await Promise.all([read('tcp'), read('tcp6'), read('unix')]);
     // A kernel without IPv6 has no tcp6: its absence hides nothing.
     return tcp === null || unix === null ? null : { tcp, tcp6: tcp6 ?? '', unix };

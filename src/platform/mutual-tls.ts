@@ -127,7 +127,7 @@ export const connectMutualTls = (
           ca: identity.authority,
           minVersion: MIN_VERSION,
         });
-        secure.once('error', (error) => settle(() => reject(error)));
+        secure.once('error', (error: Error) => settle(() => reject(error)));
         secure.once('secureConnect', () => settle(() => resolve(secure)));
       } catch (error) {
         plain.destroy();

@@ -55,7 +55,12 @@ export type AgentWelcome = {
   readonly pingMs: number;
 };
 export type AgentRefused = { readonly type: 'refused'; readonly code: string; readonly text: string };
-export type AgentInquiry = { readonly type: 'inquiry'; readonly id: string; readonly targets: readonly InquiryTarget[]; readonly deadlineMs: number };
+export type AgentInquiry = {
+  readonly type: 'inquiry';
+  readonly id: string;
+  readonly targets: readonly InquiryTarget[];
+  readonly deadlineMs: number;
+};
 export type AgentWatch = { readonly type: 'watch'; readonly targets: readonly InquiryTarget[] };
 export type AgentPing = { readonly type: 'ping' };
 export type ToAgent = AgentWelcome | AgentRefused | AgentInquiry | AgentWatch | AgentPing;
@@ -159,7 +164,11 @@ const fromAgent = (fields: Fields): FromAgent | AgentSkipped => {
     case 'hello': {
       const token = fields['token'] === undefined ? {} : { token: text(fields, 'token', 512) };
       const version = whole(fields, 'version', 1_000_000);
-      const who = { host: text(fields, 'host', 256), pid: whole(fields, 'pid', CAPACITY_BYTES_MAX), isPrivileged: flag(fields, 'isPrivileged') };
+      const who = {
+        host: text(fields, 'host', 256),
+        pid: whole(fields, 'pid', CAPACITY_BYTES_MAX),
+        isPrivileged: flag(fields, 'isPrivileged'),
+      };
       return { type: 'hello', version, ...who, ...token };
     }
     case 'answer':
@@ -185,7 +194,12 @@ const toAgent = (fields: Fields): ToAgent | AgentSkipped => {
     case 'refused':
       return { type: 'refused', code: text(fields, 'code', 64), text: text(fields, 'text') };
     case 'inquiry':
-      return { type: 'inquiry', id: text(fields, 'id', 64), targets: targets(fields, 'targets'), deadlineMs: whole(fields, 'deadlineMs', DELAY_MS_MAX) };
+      return {
+        type: 'inquiry',
+        id: text(fields, 'id', 64),
+        targets: targets(fields, 'targets'),
+        deadlineMs: whole(fields, 'deadlineMs', DELAY_MS_MAX),
+      };
     case 'watch':
       return { type: 'watch', targets: targets(fields, 'targets') };
     case 'ping':

@@ -33,8 +33,20 @@ const fact: fc.Arbitrary<HostFact> = fc.oneof(
 const findings = fc.array(fc.record({ volume: fc.constantFrom(1, 2, 3), facts: fc.array(fact, { maxLength: 3 }) }), { maxLength: 3 });
 const reason = fc.constantFrom<NoAnswerReason>('no-agent', 'disconnected', 'garbage', 'error');
 const event: fc.Arbitrary<RoundEvent> = fc.oneof(
-  { weight: 6, arbitrary: fc.record({ kind: fc.constant('answer' as const), host: fc.constantFrom(...HOSTS, 'd'), id: fc.constantFrom('i', 'j'), findings, afterMs: fc.nat(9) }) },
-  { weight: 1, arbitrary: fc.record({ kind: fc.constant('lost' as const), host: fc.constantFrom(...HOSTS), reason, text: fc.constant('gone') }) },
+  {
+    weight: 6,
+    arbitrary: fc.record({
+      kind: fc.constant('answer' as const),
+      host: fc.constantFrom(...HOSTS, 'd'),
+      id: fc.constantFrom('i', 'j'),
+      findings,
+      afterMs: fc.nat(9),
+    }),
+  },
+  {
+    weight: 1,
+    arbitrary: fc.record({ kind: fc.constant('lost' as const), host: fc.constantFrom(...HOSTS), reason, text: fc.constant('gone') }),
+  },
   { weight: 1, arbitrary: fc.record({ kind: fc.constant('deadline' as const), afterMs: fc.constant(3000) }) },
 );
 const denials: readonly RoundEvent[] = HOSTS.map((host) => {
@@ -64,7 +76,8 @@ const statements = (happened: readonly RoundEvent[], host: string, volume: numbe
   const said: HostFact[] = [];
   for (const one of happened) {
     if (one.kind === 'deadline' || (one.kind === 'lost' && one.host === host && said.length === 0)) break;
-    if (one.kind === 'answer' && one.id === 'i' && one.host === host) said.push(...one.findings.filter((finding) => finding.volume === volume).flatMap((finding) => finding.facts));
+    if (one.kind === 'answer' && one.id === 'i' && one.host === host)
+      said.push(...one.findings.filter((finding) => finding.volume === volume).flatMap((finding) => finding.facts));
   }
   return said;
 };
@@ -107,7 +120,10 @@ describe('whatever the agents say, in whatever order', () => {
   it('more answers never take a use back', () => {
     fc.assert(
       fc.property(events, event, (happened, one) => {
-        const uses = (list: readonly RoundEvent[]): string[] => judge(list, []).findings.filter((finding) => finding.kind === 'open').map((finding) => `${finding.volume} ${finding.host ?? ''} ${finding.identity}`);
+        const uses = (list: readonly RoundEvent[]): string[] =>
+          judge(list, [])
+            .findings.filter((finding) => finding.kind === 'open')
+            .map((finding) => `${finding.volume} ${finding.host ?? ''} ${finding.identity}`);
         expect(uses([...happened, one])).toEqual(expect.arrayContaining(uses(happened)));
       }),
     );
@@ -128,9 +144,18 @@ describe('whatever the agents say, in whatever order', () => {
         fc.array(connection, { maxLength: 4 }),
         fc.infiniteStream(fc.nat()),
         (answers, connections, keys) => {
-          const shuffled = <T>(list: readonly T[]): T[] => list.map((value) => [keys.next().value as number, value] as const).sort((a, b) => a[0] - b[0]).map(([, value]) => value);
+          const shuffled = <T>(list: readonly T[]): T[] =>
+            list
+              .map((value) => [keys.next().value as number, value] as const)
+              .sort((a, b) => a[0] - b[0])
+              .map(([, value]) => value);
           const one = verdictOf({ targets: TARGETS, asked, answers, connections });
-          const other = verdictOf({ targets: TARGETS, asked: shuffled(asked), answers: shuffled(answers), connections: shuffled(connections) });
+          const other = verdictOf({
+            targets: TARGETS,
+            asked: shuffled(asked),
+            answers: shuffled(answers),
+            connections: shuffled(connections),
+          });
           const scope = { command: 'pair resync', volumes: VOLUMES, generation: '1' };
           expect(other.findings.map((finding) => finding.key)).toEqual(one.findings.map((finding) => finding.key));
           expect(consentToken(scope, other.findings)).toBe(consentToken(scope, one.findings));
@@ -163,7 +188,8 @@ describe('whatever an operator or a script claims', () => {
             isGoing = false;
           }
           const isSame = token === consentToken(scope, found.findings);
-          const isNamed = found.findings.every((finding) => overrides.includes(finding.key)) && (overrides.length === 0 || why === 'a reason');
+          const isNamed =
+            found.findings.every((finding) => overrides.includes(finding.key)) && (overrides.length === 0 || why === 'a reason');
           const isConsented = withToken && isSame && overrides.length === 0;
           if (isGoing && !found.clear) expect(isConsented || isNamed).toBe(true);
           if (isGoing && withToken) expect(isSame).toBe(true);

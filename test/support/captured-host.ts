@@ -51,7 +51,9 @@ const toolsOf = (sections: Sections): HostTools => {
     mountTable: () => Promise.resolve(null),
     addresses: (name) => {
       const isAddress = /^[\d.]+$/.test(name) || name.includes(':');
-      return Promise.resolve(isAddress ? [name] : hosts.flatMap(([host, address]) => (host === name && address !== undefined ? [address] : [])));
+      return Promise.resolve(
+        isAddress ? [name] : hosts.flatMap(([host, address]) => (host === name && address !== undefined ? [address] : [])),
+      );
     },
   };
 };

@@ -18,7 +18,8 @@ const factsOn = async (names: readonly string[], target: InquiryTarget, options?
   return facts?.facts ?? [];
 };
 
-const layersOf = (fact: HostFact | undefined): string[] => (fact?.kind === 'mounted' || fact?.kind === 'open' ? fact.layers.map(({ kind, name }) => `${kind} ${name}`) : []);
+const layersOf = (fact: HostFact | undefined): string[] =>
+  fact?.kind === 'mounted' || fact?.kind === 'open' ? fact.layers.map(({ kind, name }) => `${kind} ${name}`) : [];
 const kinds = (facts: readonly HostFact[]): string[] => facts.map((fact) => fact.kind);
 
 describe('a host on which nothing uses the volume', () => {
@@ -38,10 +39,21 @@ describe('kernel NBD attached by a living nbd-client', () => {
   it('is found through partitions, and through LVM on one of them', async () => {
     const facts = await factsOn(['kernel-nbd-ioctl'], TCP);
     expect(kinds(facts)).toEqual(['mounted', 'mounted']);
-    expect(facts[0]).toMatchObject({ mountPoint: '/srv/my data', fileSystem: 'ext4', access: 'rw', device: '/dev/nbd0p1', connections: ['tcp:10.0.0.7:49153'] });
+    expect(facts[0]).toMatchObject({
+      mountPoint: '/srv/my data',
+      fileSystem: 'ext4',
+      access: 'rw',
+      device: '/dev/nbd0p1',
+      connections: ['tcp:10.0.0.7:49153'],
+    });
     expect(layersOf(facts[0])).toEqual(['connection nbd-client (pid 812)', 'nbd /dev/nbd0', 'partition /dev/nbd0p1']);
     expect(facts[1]).toMatchObject({ mountPoint: '/srv/lvm', fileSystem: 'xfs', access: 'ro', device: '/dev/mapper/vg0-data' });
-    expect(layersOf(facts[1])).toEqual(['connection nbd-client (pid 812)', 'nbd /dev/nbd0', 'partition /dev/nbd0p2', 'device-mapper /dev/mapper/vg0-data']);
+    expect(layersOf(facts[1])).toEqual([
+      'connection nbd-client (pid 812)',
+      'nbd /dev/nbd0',
+      'partition /dev/nbd0p2',
+      'device-mapper /dev/mapper/vg0-data',
+    ]);
     expect(facts.map((fact) => factText('web1', 'vol1', fact))).toEqual([
       'host web1 has vol1 mounted at /srv/my data (ext4, read-write) from partition /dev/nbd0p1, through NBD connection of nbd-client (pid 812), kernel NBD device /dev/nbd0',
       'host web1 has vol1 mounted at /srv/lvm (xfs, read-only) from device-mapper volume /dev/mapper/vg0-data, through NBD connection of nbd-client (pid 812), kernel NBD device /dev/nbd0, partition /dev/nbd0p2',
@@ -71,7 +83,9 @@ describe('kernel NBD attached through netlink', () => {
   });
 
   it('is found by what the attaching program left in backend', async () => {
-    const facts = await factsOn(['kernel-nbd-netlink'], UNIX, { extra: '-- sys/block/nbd0/backend --\nnbd+unix:///vol1?socket=/run/twinvol/nbd.sock\n' });
+    const facts = await factsOn(['kernel-nbd-netlink'], UNIX, {
+      extra: '-- sys/block/nbd0/backend --\nnbd+unix:///vol1?socket=/run/twinvol/nbd.sock\n',
+    });
     expect(facts[0]).toMatchObject({ kind: 'mounted', mountPoint: '/srv/mirror' });
   });
 
@@ -111,7 +125,12 @@ describe('qemu-nbd with an encrypted swap device', () => {
     const facts = await factsOn(['qemu-nbd-luks-swap'], target);
     expect(facts).toHaveLength(1);
     expect(facts[0]).toMatchObject({ kind: 'mounted', mountPoint: '[swap]', device: '/dev/mapper/luks-swap' });
-    expect(layersOf(facts[0])).toEqual(['connection qemu-nbd (pid 901)', 'nbd /dev/nbd2', 'device-mapper /dev/mapper/luks-swap', 'swap /dev/mapper/luks-swap']);
+    expect(layersOf(facts[0])).toEqual([
+      'connection qemu-nbd (pid 901)',
+      'nbd /dev/nbd2',
+      'device-mapper /dev/mapper/luks-swap',
+      'swap /dev/mapper/luks-swap',
+    ]);
   });
 
   it('is found without ss as well: its command line names the export', async () => {
@@ -136,6 +155,17 @@ describe('qemu-storage-daemon with two exports', () => {
   });
 });
 
+describe('a server whose socket was bound through an open folder, because its path is long', () => {
+  it('is the same server', async () => {
+    const extra = [
+      '-- proc/400/net/unix --',
+      '0000000000000000: 00000003 00000000 00000000 0001 03 40100',
+      '0000000000000000: 00000003 00000000 00000000 0001 03 40101 /proc/self/fd/21/nbd.sock',
+    ].join('\n');
+    expect(await factsOn(['kernel-nbd-netlink'], UNIX, { extra })).toMatchObject([{ kind: 'unknown', connections: ['unix:40101'] }]);
+  });
+});
+
 describe('a relay', () => {
   it('is followed to the process that holds the device at its end', async () => {
     const target: InquiryTarget = { volume: 1, name: 'db', uris: ['nbd://storage.example/db'] };
@@ -151,7 +181,9 @@ describe('a relay', () => {
 describe('a container of its own', () => {
   it("is looked into: its sockets, its mounts, its processes' files", async () => {
     const facts = await factsOn(['container-nbdfuse'], UNIX);
-    expect(facts).toMatchObject([{ kind: 'open', device: '/mnt/vol', processes: [{ name: 'dd if=x', pid: 710 }], connections: ['unix:80004'] }]);
+    expect(facts).toMatchObject([
+      { kind: 'open', device: '/mnt/vol', processes: [{ name: 'dd if=x', pid: 710 }], connections: ['unix:80004'] },
+    ]);
     expect(layersOf(facts[0])).toEqual(['connection nbdfuse (pid 700)', 'fuse /mnt/vol']);
   });
 });
@@ -180,7 +212,11 @@ describe('what the agent cannot see', () => {
     ['the network connections', (path: string) => path.startsWith('/proc/net')],
     ["the mount tables of other users' processes", (path: string) => path === '/proc/970/mountinfo'],
   ])('counts as unknown, never as not mounted: %s', async (what, forbidden) => {
-    const facts = await factsOn(['storage-daemon-fuse'], { volume: 9, name: 'vol9', uris: UNIX.uris.map((uri) => uri.replace('vol1', 'vol9')) }, { forbidden });
+    const facts = await factsOn(
+      ['storage-daemon-fuse'],
+      { volume: 9, name: 'vol9', uris: UNIX.uris.map((uri) => uri.replace('vol1', 'vol9')) },
+      { forbidden },
+    );
     expect(facts).toContainEqual(expect.objectContaining({ kind: 'unknown', what }));
     expect(kinds(facts)).not.toContain('not-mounted');
   });
@@ -252,6 +288,8 @@ describe('a process that only mentions the volume', () => {
       '-- ss --',
       'u_str ESTAB 0 0 /run/twinvol/nbd.sock 92 * 91',
     ].join('\n');
-    expect(await factsOn([], UNIX, { extra: shell(connection) })).toMatchObject([{ kind: 'open', processes: [{ name: 'bash', pid: 800 }], connections: ['unix:92'] }]);
+    expect(await factsOn([], UNIX, { extra: shell(connection) })).toMatchObject([
+      { kind: 'open', processes: [{ name: 'bash', pid: 800 }], connections: ['unix:92'] },
+    ]);
   });
 });

@@ -45,7 +45,9 @@ describe('mountinfo', () => {
   });
 
   it('finds the mount on which a path lies', () => {
-    const { entries } = parseMountInfo('1 0 0:1 / / rw - a a rw\n2 1 0:2 / /srv rw - a a rw\n3 2 0:3 / /srv/file rw - a a rw\n4 2 0:4 / /srv rw - a a rw\n');
+    const { entries } = parseMountInfo(
+      '1 0 0:1 / / rw - a a rw\n2 1 0:2 / /srv rw - a a rw\n3 2 0:3 / /srv/file rw - a a rw\n4 2 0:4 / /srv rw - a a rw\n',
+    );
     expect(mountOf('/srv/x', entries)?.device).toBe('0:4');
     expect(mountOf('/srv/file', entries)?.device).toBe('0:3');
     expect(mountOf('/srvx', entries)?.device).toBe('0:1');
@@ -107,7 +109,9 @@ describe('socket tables', () => {
   });
 
   it('reads the pairs that ss lists, in both directions', () => {
-    const pairs = parseUnixPairs('u_str ESTAB 0      0      /tmp/n.sock 15419 * 15418 users:(("x",pid=1))\nu_str ESTAB 0 0 /tmp/n.sock 7 * 8 \nu_str LISTEN 0 0 /x 5 * 0\n');
+    const pairs = parseUnixPairs(
+      'u_str ESTAB 0      0      /tmp/n.sock 15419 * 15418 users:(("x",pid=1))\nu_str ESTAB 0 0 /tmp/n.sock 7 * 8 \nu_str LISTEN 0 0 /x 5 * 0\n',
+    );
     expect([...pairs]).toEqual([
       [7, 8],
       [8, 7],
@@ -139,7 +143,10 @@ describe('NBD endpoints', () => {
 
   it('reads nbdtab', () => {
     const table = parseNbdtab('# comment\nnbd0 h e port=11,persist\n/dev/nbd1 /run/s x # end\nshort\n');
-    expect([...table].map(([name, endpoint]) => `${name} ${endpointText(endpoint)}`)).toEqual(['nbd0 nbd://h:11/e', 'nbd1 nbd+unix:///x?socket=/run/s']);
+    expect([...table].map(([name, endpoint]) => `${name} ${endpointText(endpoint)}`)).toEqual([
+      'nbd0 nbd://h:11/e',
+      'nbd1 nbd+unix:///x?socket=/run/s',
+    ]);
   });
 });
 
@@ -154,12 +161,23 @@ describe("qemu's options", () => {
   });
 
   it('finds nodes with a prefix, and the mount points that stand on a node', () => {
-    const argv = ['--blockdev', 'driver=qcow2,node-name=q,file.driver=nbd,file.host=h,file.port=1,file.export=e', '--export=fuse,node-name=q,mountpoint=/m,id=x'];
-    expect(qemuNbdUses(argv)).toEqual([{ endpoint: { server: { transport: 'tcp', host: 'h', port: 1 }, exportName: 'e' }, mountPoints: ['/m'] }]);
+    const argv = [
+      '--blockdev',
+      'driver=qcow2,node-name=q,file.driver=nbd,file.host=h,file.port=1,file.export=e',
+      '--export=fuse,node-name=q,mountpoint=/m,id=x',
+    ];
+    expect(qemuNbdUses(argv)).toEqual([
+      { endpoint: { server: { transport: 'tcp', host: 'h', port: 1 }, exportName: 'e' }, mountPoints: ['/m'] },
+    ]);
   });
 
   it('ends where nodes stand on each other in a ring', () => {
-    const argv = ['--blockdev=raw,node-name=a,file=b', '--blockdev=raw,node-name=b,file=a', '--blockdev=nbd,node-name=n,path=/s', '--export=fuse,node-name=a,mountpoint=/m'];
+    const argv = [
+      '--blockdev=raw,node-name=a,file=b',
+      '--blockdev=raw,node-name=b,file=a',
+      '--blockdev=nbd,node-name=n,path=/s',
+      '--export=fuse,node-name=a,mountpoint=/m',
+    ];
     expect(qemuNbdUses(argv)[0]?.mountPoints).toEqual([]);
   });
 });

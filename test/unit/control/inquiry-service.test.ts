@@ -34,7 +34,13 @@ const eventually = async (isSo: () => boolean, ms = 5000): Promise<void> => {
   }
 };
 
-type Device = AsyncDisposable & { readonly service: InquiryService; readonly socket: string; hosts: HostRow[]; watch: readonly InquiryTarget[]; readonly root: string };
+type Device = AsyncDisposable & {
+  readonly service: InquiryService;
+  readonly socket: string;
+  hosts: HostRow[];
+  watch: readonly InquiryTarget[];
+  readonly root: string;
+};
 
 const startDevice = async (names: readonly string[], pingMs = 10_000): Promise<Device> => {
   const temporary = await temporaryDirectory();
@@ -51,7 +57,12 @@ const startDevice = async (names: readonly string[], pingMs = 10_000): Promise<D
 
 type RunningAgent = AsyncDisposable & { stop(): Promise<void> };
 
-const startAgent = async (host: string, control: AgentControl, captures: readonly string[], token: string | null = `token-${host}`): Promise<RunningAgent> => {
+const startAgent = async (
+  host: string,
+  control: AgentControl,
+  captures: readonly string[],
+  token: string | null = `token-${host}`,
+): Promise<RunningAgent> => {
   const captured = await capturedHost(captures);
   const end = new AbortController();
   const run = runAgent(
@@ -78,7 +89,9 @@ const unix = (device: Device): AgentControl => ({ kind: 'unix', path: device.soc
 const asked = (...hosts: string[]) => ({ targets: [TARGET], asked: hosts.map((host) => ({ host, volumes: [1] })) });
 const shortly = (answer: HostAnswer | undefined): string => {
   if (answer === undefined) return 'none';
-  return answer.outcome === 'answered' ? `${answer.host} ${answer.facts.map((fact) => fact.kind).join('+')}` : `${answer.host} ${answer.reason}`;
+  return answer.outcome === 'answered'
+    ? `${answer.host} ${answer.facts.map((fact) => fact.kind).join('+')}`
+    : `${answer.host} ${answer.reason}`;
 };
 
 /** An agent that says what the test wants. */
@@ -148,7 +161,9 @@ describe('an inquiry', () => {
   it('of 200 hosts takes less than a second', async () => {
     const names = Array.from({ length: 200 }, (_, index) => `host${index}`);
     await using device = await startDevice(names);
-    const agents = await Promise.all(names.map((name) => startAgent(name, unix(device), name === 'host7' ? ['kernel-nbd-netlink', 'nbdtab'] : [])));
+    const agents = await Promise.all(
+      names.map((name) => startAgent(name, unix(device), name === 'host7' ? ['kernel-nbd-netlink', 'nbdtab'] : [])),
+    );
     try {
       await eventually(() => device.service.mountTable().length === 200, 20_000);
       const startedMs = performance.now();
@@ -232,10 +247,22 @@ describe('who may be an agent', () => {
   };
 
   it.each([
-    ['an unknown host', { type: 'hello', version: 1, host: 'x', token: 'token-x', pid: 1, isPrivileged: false }, 'x: no host of that name is enrolled'],
-    ['a wrong token', { type: 'hello', version: 1, host: 'a', token: 'guess', pid: 1, isPrivileged: false }, 'a: its enrolment token is wrong'],
+    [
+      'an unknown host',
+      { type: 'hello', version: 1, host: 'x', token: 'token-x', pid: 1, isPrivileged: false },
+      'x: no host of that name is enrolled',
+    ],
+    [
+      'a wrong token',
+      { type: 'hello', version: 1, host: 'a', token: 'guess', pid: 1, isPrivileged: false },
+      'a: its enrolment token is wrong',
+    ],
     ['no token', { type: 'hello', version: 1, host: 'a', pid: 1, isPrivileged: false }, 'a: it gave no enrolment token'],
-    ['another version', { type: 'hello', version: 9, host: 'a', token: 'token-a', pid: 1, isPrivileged: false }, 'a: its protocol version 9 is not 1'],
+    [
+      'another version',
+      { type: 'hello', version: 9, host: 'a', token: 'token-a', pid: 1, isPrivileged: false },
+      'a: its protocol version 9 is not 1',
+    ],
     ['an answer before the hello', { type: 'answer', id: 'x', findings: [] }, '-: its first message was no hello'],
     ['nonsense', '\u0000\u0001 nonsense\n', '-: its first message was no hello'],
   ])('not one with %s', async (_, first, reason) => {
@@ -330,12 +357,22 @@ describe('an agent', () => {
     const captured = await capturedHost(['kernel-nbd-ioctl']);
     const end = new AbortController();
     const run = runAgent(
-      { control: unix(device), host: 'a', token: 'token-a', log: SILENT_LOG, probe: captured.probe, times: { compareMs: 10, lookMs: 60_000 } },
+      {
+        control: unix(device),
+        host: 'a',
+        token: 'token-a',
+        log: SILENT_LOG,
+        probe: captured.probe,
+        times: { compareMs: 10, lookMs: 60_000 },
+      },
       end.signal,
     );
     device.watch = [{ volume: 1, name: 'vol1', uris: ['nbd://10.0.0.5/vol1'] }];
     await eventually(() => changes.length === 1);
-    writeFileSync(`${captured.root}/proc/400/mountinfo`, '28 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n91 28 43:1 / /new rw shared:40 - ext4 /dev/nbd0p1 rw\n');
+    writeFileSync(
+      `${captured.root}/proc/400/mountinfo`,
+      '28 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n91 28 43:1 / /new rw shared:40 - ext4 /dev/nbd0p1 rw\n',
+    );
     await eventually(() => changes.length === 2);
     expect(changes).toEqual(['a 1 +mounted,mounted -', 'a 1 +mounted,open -mounted,mounted']);
     const [row] = device.service.mountTable();

@@ -1,10 +1,10 @@
 import { describe, expect, it } from 'vitest';
 import type { RoundEvent } from '../../../src/core/inquiry-round.ts';
 import { advanceRound, isRoundDone, mergeFacts, openRound, roundAnswers } from '../../../src/core/inquiry-round.ts';
-import type { HostAnswer, HostFact } from '../../../src/core/mount-facts.ts';
+import type { HostAnswer, HostFact, OpenFact } from '../../../src/core/mount-facts.ts';
 
 const CLEAN: HostFact = { kind: 'not-mounted' };
-const OPEN: HostFact = { kind: 'open', device: '/dev/nbd0', layers: [], processes: [{ name: 'dd', pid: 7 }], connections: [] };
+const OPEN: OpenFact = { kind: 'open', device: '/dev/nbd0', layers: [], processes: [{ name: 'dd', pid: 7 }], connections: [] };
 const ASKED = [
   { host: 'a', volumes: [1, 2] },
   { host: 'b', volumes: [1] },
@@ -15,7 +15,9 @@ const answer = (host: string, facts: readonly HostFact[], id = 'i', volumes: rea
 };
 const after = (...events: readonly RoundEvent[]) => events.reduce(advanceRound, openRound('i', ASKED));
 const said = (answers: readonly HostAnswer[]): string[] =>
-  answers.map((one) => `${one.host}${one.volume} ${one.outcome === 'answered' ? one.facts.map((fact) => fact.kind).join('+') : one.reason}`);
+  answers.map(
+    (one) => `${one.host}${one.volume} ${one.outcome === 'answered' ? one.facts.map((fact) => fact.kind).join('+') : one.reason}`,
+  );
 
 describe('a round of asking', () => {
   it('is done when every host has answered', () => {
@@ -30,7 +32,13 @@ describe('a round of asking', () => {
   it('ends at the deadline, and takes nothing after it', () => {
     const over = after(answer('a', [CLEAN]), { kind: 'deadline', afterMs: 3000 }, answer('b', [CLEAN]));
     expect(isRoundDone(over)).toBe(true);
-    expect(roundAnswers(over)[2]).toEqual({ host: 'b', volume: 1, outcome: 'no-answer', reason: 'deadline', text: 'no answer within 3000 ms' });
+    expect(roundAnswers(over)[2]).toEqual({
+      host: 'b',
+      volume: 1,
+      outcome: 'no-answer',
+      reason: 'deadline',
+      text: 'no answer within 3000 ms',
+    });
   });
 
   it('ignores answers to other inquiries, from hosts that were not asked, and about other volumes', () => {
@@ -55,7 +63,10 @@ describe('a round of asking', () => {
 
   it('takes the same answer twice as one, and an answer that comes in two parts as a whole', () => {
     expect(said(roundAnswers(after(answer('b', [CLEAN]), answer('b', [CLEAN]))))[2]).toBe('b1 not-mounted');
-    expect(said(roundAnswers(after(answer('a', [CLEAN], 'i', [1]), answer('a', [OPEN], 'i', [2])))).slice(0, 2)).toEqual(['a1 not-mounted', 'a2 open']);
+    expect(said(roundAnswers(after(answer('a', [CLEAN], 'i', [1]), answer('a', [OPEN], 'i', [2])))).slice(0, 2)).toEqual([
+      'a1 not-mounted',
+      'a2 open',
+    ]);
   });
 
   it('asks a host once that is named twice', () => {
@@ -71,7 +82,7 @@ describe('a round of asking', () => {
   });
 
   it('keeps the limit of facts when answers add up', () => {
-    const many = (from: number): HostFact[] => Array.from({ length: 200 }, (_, index) => ({ ...OPEN, device: `/dev/${from + index}` }) as HostFact);
+    const many = (from: number): HostFact[] => Array.from({ length: 200 }, (_, index) => ({ ...OPEN, device: `/dev/${from + index}` }));
     const merged = mergeFacts(many(0), many(200));
     expect(merged).toHaveLength(256);
     expect(merged[0]?.kind).toBe('unknown');

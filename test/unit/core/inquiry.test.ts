@@ -3,7 +3,7 @@ import type { LiveConnection, VerdictInput } from '../../../src/core/inquiry.ts'
 import { verdictOf } from '../../../src/core/inquiry.ts';
 import { destructionText, printable, warningLines } from '../../../src/core/inquiry-text.ts';
 import type { HostAnswer, HostFact, InquiryTarget, MountedFact, OpenFact } from '../../../src/core/mount-facts.ts';
-import { factsOf } from '../../../src/core/mount-facts.ts';
+import { factsOf, tcpConnectionRef, unixConnectionRef } from '../../../src/core/mount-facts.ts';
 
 const TARGET: InquiryTarget = { volume: 1, name: 'r1', uris: [] };
 const CLEAN: HostFact = { kind: 'not-mounted' };
@@ -24,8 +24,21 @@ const MOUNTED: MountedFact = {
 const OPEN: OpenFact = { kind: 'open', device: 'nbd://h/r1', layers: [], processes: [{ name: 'qemu-io', pid: 44 }], connections: [] };
 
 const says = (host: string, ...facts: HostFact[]): HostAnswer => ({ host, volume: 1, outcome: 'answered', facts, afterMs: 3 });
-const silent = (host: string): HostAnswer => ({ host, volume: 1, outcome: 'no-answer', reason: 'deadline', text: 'no answer within 3000 ms' });
-const live = (id: number, more: Partial<LiveConnection> = {}): LiveConnection => ({ id, volume: 1, host: null, peer: 'unix', refs: [], ...more });
+const silent = (host: string): HostAnswer => ({
+  host,
+  volume: 1,
+  outcome: 'no-answer',
+  reason: 'deadline',
+  text: 'no answer within 3000 ms',
+});
+const live = (id: number, more: Partial<LiveConnection> = {}): LiveConnection => ({
+  id,
+  volume: 1,
+  host: null,
+  peer: 'unix',
+  refs: [],
+  ...more,
+});
 const verdict = (hosts: readonly string[], answers: readonly HostAnswer[], connections: readonly LiveConnection[] = []) => {
   const input: VerdictInput = { targets: [TARGET], asked: hosts.map((host) => ({ host, volumes: [1] })), answers, connections };
   return verdictOf(input);
@@ -40,7 +53,15 @@ describe('the verdict', () => {
 
   it('names host, mount point, file system and layers of a mount', () => {
     const [finding] = verdict(['a'], [says('a', MOUNTED)]).findings;
-    expect(finding).toMatchObject({ key: 'mounted:a', kind: 'mounted', host: 'a', mountPoint: '/srv/data', fileSystem: 'ext4', access: 'rw', device: '/dev/loop0' });
+    expect(finding).toMatchObject({
+      key: 'mounted:a',
+      kind: 'mounted',
+      host: 'a',
+      mountPoint: '/srv/data',
+      fileSystem: 'ext4',
+      access: 'rw',
+      device: '/dev/loop0',
+    });
     expect(finding?.text).toBe(
       'host a has r1 mounted at /srv/data (ext4, read-write) from loop device /dev/loop0, through NBD connection of nbdfuse (pid 12), FUSE mount /mnt/nbd',
     );
@@ -70,13 +91,17 @@ describe('the verdict', () => {
 
   it('finds a connection of nobody known', () => {
     const result = verdict([], [], [live(7, { peer: '10.0.0.9:999' })]);
-    expect(result.findings).toMatchObject([{ key: 'client:7', host: null, clients: [7], text: 'NBD connection 7 (10.0.0.9:999) to r1 is open, of no known host' }]);
+    expect(result.findings).toMatchObject([
+      { key: 'client:7', host: null, clients: [7], text: 'NBD connection 7 (10.0.0.9:999) to r1 is open, of no known host' },
+    ]);
   });
 
   it('believes a live connection more than the host that denies it', () => {
     const result = verdict(['a'], [says('a', CLEAN)], [live(7, { host: 'a' })]);
     expect(keys(result)).toEqual(['client:7']);
-    expect(result.findings[0]?.text).toBe('NBD connection 7 (unix) to r1 is open, of host a, although that host says that it does not use the volume');
+    expect(result.findings[0]?.text).toBe(
+      'NBD connection 7 (unix) to r1 is open, of host a, although that host says that it does not use the volume',
+    );
   });
 
   it('joins a connection with the use that its host names it for', () => {
@@ -135,8 +160,17 @@ describe('the words of a warning', () => {
   });
 
   it('say what would be destroyed', () => {
-    const destruction = { volumeName: 'r1', regions: 3, bytes: 3 * 65536, firstAtMs: Date.UTC(2026, 0, 2), lastAtMs: null, since: 'since the split' };
-    expect(destructionText(destruction)).toBe('going on destroys what was written on r1 since the split: 192 KiB in 3 regions, first at 2026-01-02T00:00:00Z');
+    const destruction = {
+      volumeName: 'r1',
+      regions: 3,
+      bytes: 3 * 65536,
+      firstAtMs: Date.UTC(2026, 0, 2),
+      lastAtMs: null,
+      since: 'since the split',
+    };
+    expect(destructionText(destruction)).toBe(
+      'going on destroys what was written on r1 since the split: 192 KiB in 3 regions, first at 2026-01-02T00:00:00Z',
+    );
     expect(destructionText({ ...destruction, bytes: 0 })).toBe('nothing was written on r1 since the split');
     expect(warningLines([{ text: 'x' }], [destruction])).toHaveLength(2);
     expect(warningLines([], [destruction])).toEqual([]);
@@ -151,6 +185,14 @@ describe('the words of a warning', () => {
       'host a swaps to r1: swap space /dev/loop0',
       'host a has r1 open: the kernel, p (pid 1), p (pid 2), p (pid 3), p (pid 4), p (pid 5), p (pid 6), p (pid 7) and 2 more hold nbd://h/r1',
     ]);
+  });
+});
+
+describe('the name of a connection', () => {
+  it('is the same whichever end gives it', () => {
+    expect(tcpConnectionRef('::ffff:10.0.0.7', 5)).toBe(tcpConnectionRef('10.0.0.7', 5));
+    expect(tcpConnectionRef('FE80::1%eth0', 5)).toBe('tcp:[fe80::1]:5');
+    expect(unixConnectionRef(7)).toBe('unix:7');
   });
 });
 
