@@ -24,7 +24,8 @@ export const FIRST_NUMBER: number = 1;
 /** Null when the row is right, else what is wrong with it. */
 type Verdict = string | null;
 
-const first = (...rules: ReadonlyArray<readonly [holds: boolean, otherwise: string]>): Verdict => rules.find(([holds]) => !holds)?.[1] ?? null;
+const first = (...rules: ReadonlyArray<readonly [holds: boolean, otherwise: string]>): Verdict =>
+  rules.find(([holds]) => !holds)?.[1] ?? null;
 
 const isId = (value: unknown, max: number = Number.MAX_SAFE_INTEGER): boolean =>
   Number.isSafeInteger(value) && (value as number) >= FIRST_NUMBER && (value as number) <= max;
@@ -32,7 +33,10 @@ const isTime = (value: unknown): boolean => Number.isSafeInteger(value) && (valu
 const isOptionalText = (value: unknown): boolean => value === undefined || typeof value === 'string';
 
 export const isCapacity = (bytes: unknown): boolean =>
-  Number.isSafeInteger(bytes) && (bytes as number) >= CAPACITY_BYTES_MIN && (bytes as number) <= CAPACITY_BYTES_MAX && (bytes as number) % SECTOR_BYTES === 0;
+  Number.isSafeInteger(bytes) &&
+  (bytes as number) >= CAPACITY_BYTES_MIN &&
+  (bytes as number) <= CAPACITY_BYTES_MAX &&
+  (bytes as number) % SECTOR_BYTES === 0;
 
 const runsVerdict = (runs: readonly RegionRun[]): Verdict => {
   if (!Array.isArray(runs)) return 'has no list of runs';
@@ -41,7 +45,10 @@ const runsVerdict = (runs: readonly RegionRun[]): Verdict => {
 };
 
 export const pvVerdict = (row: PvRow, regionBytes: number): Verdict =>
-  first([isId(row.number, PV_COUNT_MAX), 'has an impossible number'], [isId(row.regions, Math.floor(PV_BYTES_MAX / regionBytes)), 'has an impossible size']);
+  first(
+    [isId(row.number, PV_COUNT_MAX), 'has an impossible number'],
+    [isId(row.regions, Math.floor(PV_BYTES_MAX / regionBytes)), 'has an impossible size'],
+  );
 
 export const volumeVerdict = (row: VolumeRow, regionBytes: number): Verdict =>
   first(
@@ -62,7 +69,9 @@ export const volumeVerdict = (row: VolumeRow, regionBytes: number): Verdict =>
 
 /** A copy is named while it runs, and a suspended restore is still one: its primary holds neither image whole. */
 const isCopyRight = (row: PairRow): boolean =>
-  row.state === 'suspended' ? row.copy === undefined || row.copy === 'restore' : (row.state === 'duplex-pending') === (row.copy !== undefined);
+  row.state === 'suspended'
+    ? row.copy === undefined || row.copy === 'restore'
+    : (row.state === 'duplex-pending') === (row.copy !== undefined);
 
 export const pairVerdict = (row: PairRow, regionBytes: number): Verdict =>
   first(
@@ -93,7 +102,12 @@ export const hostVerdict = (row: HostRow): Verdict =>
   first(
     [typeof row.name === 'string' && isValidName(row.name), `has the impossible name ${JSON.stringify(row.name)}`],
     [typeof row.tokenSha256 === 'string' && /^[0-9a-f]{64}$/.test(row.tokenSha256), 'has no SHA-256 of its token'],
-    [typeof row.grants === 'object' && row.grants !== null && Object.values(row.grants).every((access) => access === 'ro' || access === 'rw'), 'has an unknown access'],
+    [
+      typeof row.grants === 'object' &&
+        row.grants !== null &&
+        Object.values(row.grants).every((access) => access === 'ro' || access === 'rw'),
+      'has an unknown access',
+    ],
     [isTime(row.createdAtMs), 'has no time of creation'],
   );
 
@@ -103,7 +117,10 @@ export const scrubVerdict = (id: number, runs: readonly RegionRun[]): Verdict =>
 export const settingsVerdict = (settings: DeviceSettings): Verdict =>
   first(
     [settings.condition === 'same' || settings.condition === 'any', 'condition is same or any'],
-    [settings.attributeAfterRelease === 'normal' || settings.attributeAfterRelease === 'secondary', 'attributeAfterRelease is normal or secondary'],
+    [
+      settings.attributeAfterRelease === 'normal' || settings.attributeAfterRelease === 'secondary',
+      'attributeAfterRelease is normal or secondary',
+    ],
     [settings.fit === 'off' || settings.fit === 'regions', 'fit is off or regions'],
     [settings.secondaryAccess === 'refuse' || settings.secondaryAccess === 'read-only', 'secondaryAccess is refuse or read-only'],
     [settings.durability === 'power' || settings.durability === 'process', 'durability is power or process'],

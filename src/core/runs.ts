@@ -23,7 +23,12 @@ export const countRegions = (runs: readonly RegionRun[]): number => {
 };
 
 export const isWellFormedRun = (run: RegionRun): boolean =>
-  Number.isSafeInteger(run.pv) && run.pv >= 0 && Number.isSafeInteger(run.start) && run.start >= 0 && Number.isSafeInteger(run.count) && run.count >= 1;
+  Number.isSafeInteger(run.pv) &&
+  run.pv >= 0 &&
+  Number.isSafeInteger(run.start) &&
+  run.start >= 0 &&
+  Number.isSafeInteger(run.count) &&
+  run.count >= 1;
 
 export const sameRuns = (a: readonly RegionRun[], b: readonly RegionRun[]): boolean => {
   if (a === b) return true;

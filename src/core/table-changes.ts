@@ -25,7 +25,8 @@ export const volumeDeleteOps = (tables: Tables, volume: VolumeRow): TableOp[] =>
 /** Deletes a pair, also from its group. The secondary keeps its attribute. */
 export const pairDeleteOps = (tables: Tables, pair: PairRow): TableOp[] => {
   const group = tables.groupOfPair(pair.id);
-  const left = group === undefined ? [] : [{ op: 'group-put', row: { ...group, pairs: group.pairs.filter((id) => id !== pair.id) } } as const];
+  const left =
+    group === undefined ? [] : [{ op: 'group-put', row: { ...group, pairs: group.pairs.filter((id) => id !== pair.id) } } as const];
   return [{ op: 'pair-delete', id: pair.id }, ...left];
 };
 
@@ -35,13 +36,23 @@ export const pairDeleteOps = (tables: Tables, pair: PairRow): TableOp[] => {
  * @param scrubId id of that list; `tables.nextScrubId` when this is the record's only one
  * @throws TwinvolError `REGIONS_MISSING`, with `details.missing`
  */
-export const volumeResizeOps = (tables: Tables, volume: VolumeRow, capacityBytes: number, scrubId: number = tables.nextScrubId): TableOp[] => {
+export const volumeResizeOps = (
+  tables: Tables,
+  volume: VolumeRow,
+  capacityBytes: number,
+  scrubId: number = tables.nextScrubId,
+): TableOp[] => {
   const wanted = Math.ceil(capacityBytes / tables.regionBytes);
   const present = countRegions(volume.runs);
   if (wanted <= present) {
     const { head, tail } = splitRuns(volume.runs, wanted);
     const row = { ...volume, capacityBytes, runs: head };
-    return tail.length === 0 ? [{ op: 'volume-put', row }] : [{ op: 'volume-put', row }, { op: 'scrub-put', id: scrubId, runs: tail }];
+    return tail.length === 0
+      ? [{ op: 'volume-put', row }]
+      : [
+          { op: 'volume-put', row },
+          { op: 'scrub-put', id: scrubId, runs: tail },
+        ];
   }
   const added = requireRegions(tables, wanted - present, volume.runs.at(-1));
   return [{ op: 'volume-put', row: { ...volume, capacityBytes, runs: mergeNeighbours([...volume.runs, ...added]) } }];
@@ -52,7 +63,11 @@ export const requireRegions = (tables: Tables, count: number, after?: VolumeRow[
   const runs = tables.unassigned.plan(count, after);
   if (runs !== null) return runs;
   const missing = count - tables.unassigned.freeRegions;
-  throw new TwinvolError('REGIONS_MISSING', `${count} regions are needed and ${tables.unassigned.freeRegions} are unassigned: ${missing} are missing`, {
-    details: { needed: count, unassigned: tables.unassigned.freeRegions, missing },
-  });
+  throw new TwinvolError(
+    'REGIONS_MISSING',
+    `${count} regions are needed and ${tables.unassigned.freeRegions} are unassigned: ${missing} are missing`,
+    {
+      details: { needed: count, unassigned: tables.unassigned.freeRegions, missing },
+    },
+  );
 };

@@ -27,7 +27,10 @@ const identityRules = ({ pvs, volumes }: Rows): void => {
   }
   for (const [number, before] of volumes.changes) {
     const after = volumes.get(number);
-    assertRule(before === undefined || after === undefined || before.uuid === after.uuid, `volume ${number} becomes another volume in one step`);
+    assertRule(
+      before === undefined || after === undefined || before.uuid === after.uuid,
+      `volume ${number} becomes another volume in one step`,
+    );
   }
 };
 
@@ -65,8 +68,14 @@ const legRules = ({ volumes }: Rows, pair: PairRow): void => {
   assertRule(primary !== undefined, `pair ${pair.id} has no primary: there is no volume ${pair.primary}`);
   assertRule(secondary !== undefined, `pair ${pair.id} has no secondary: there is no volume ${pair.secondary}`);
   assertRule(primary?.attribute === 'normal', `volume ${pair.primary}, the primary of pair ${pair.id}, is not of attribute normal`);
-  assertRule(secondary?.attribute === 'secondary', `volume ${pair.secondary}, the secondary of pair ${pair.id}, is not of attribute secondary`);
-  assertRule((secondary?.capacityBytes ?? 0) >= (primary?.capacityBytes ?? 0), `volume ${pair.secondary} is smaller than its primary ${pair.primary}`);
+  assertRule(
+    secondary?.attribute === 'secondary',
+    `volume ${pair.secondary}, the secondary of pair ${pair.id}, is not of attribute secondary`,
+  );
+  assertRule(
+    (secondary?.capacityBytes ?? 0) >= (primary?.capacityBytes ?? 0),
+    `volume ${pair.secondary} is smaller than its primary ${pair.primary}`,
+  );
 };
 
 /** One pair for a secondary, not too many for a primary. A pair's volumes never change, so only new rows matter. */
@@ -109,12 +118,16 @@ const groupRules = ({ groups, pairs }: Rows, indexes: TableIndexes): void => {
 const grantRules = ({ hosts, volumes }: Rows): void => {
   for (const name of hosts.changes.keys()) {
     for (const volume of Object.keys(hosts.get(name)?.grants ?? {})) {
-      assertRule(String(Number(volume)) === volume && volumes.has(Number(volume)), `host ${name} is granted the volume ${volume}, which does not exist`);
+      assertRule(
+        String(Number(volume)) === volume && volumes.has(Number(volume)),
+        `host ${name} is granted the volume ${volume}, which does not exist`,
+      );
     }
   }
   const deleted = [...volumes.changes.keys()].filter((number) => !volumes.has(number));
   if (deleted.length === 0) return;
   for (const host of hosts.values()) {
-    for (const number of deleted) assertRule(host.grants[number] === undefined, `volume ${number} is deleted and still granted to the host ${host.name}`);
+    for (const number of deleted)
+      assertRule(host.grants[number] === undefined, `volume ${number} is deleted and still granted to the host ${host.name}`);
   }
 };

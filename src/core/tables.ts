@@ -306,7 +306,8 @@ export class Tables {
   #putPair(row: PairRow): void {
     const old = this.#rows.pairs.get(row.id);
     if (old === undefined && row.id < this.nextPairId) throw invalidOp(`pair id ${row.id} was used before`);
-    if (old !== undefined && (old.primary !== row.primary || old.secondary !== row.secondary)) throw invalidOp(`pair ${row.id} changes its volumes`);
+    if (old !== undefined && (old.primary !== row.primary || old.secondary !== row.secondary))
+      throw invalidOp(`pair ${row.id} changes its volumes`);
     this.#put(this.#rows.pairs, row.id, row, 'pair', pairVerdict(row, this.regionBytes));
     this.#scalars = { ...this.#scalars, nextPairId: Math.max(this.nextPairId, row.id + 1) };
   }

@@ -65,7 +65,10 @@ const finding = (severity: CheckFinding['severity'], { file, record = null, offs
  * @throws TwinvolError STORE_MISSING; STORE_LOCKED (an engine has it open); STORE_VERSION (nothing can be said about it);
  * STORE_IO. Damage does not throw: it is in the report.
  */
-export const checkStore = async (directory: string, options: { readonly files?: MetadataFiles; readonly formats?: Formats } = {}): Promise<CheckReport> => {
+export const checkStore = async (
+  directory: string,
+  options: { readonly files?: MetadataFiles; readonly formats?: Formats } = {},
+): Promise<CheckReport> => {
   const path = resolve(directory);
   const { files = realMetadataFiles, formats = FORMATS } = options;
   let lock: FileLock | null = null;
@@ -131,13 +134,27 @@ const summaryOf = ({ superblock, tables, records, tornTail }: Recovered): CheckR
 
 const metadataFindings = (recovered: Recovered, directory: string): CheckFinding[] => {
   const { badCopies, tornTail, leftovers, journalPath, needsUpgrade, superblock } = recovered;
-  const findings = badCopies.map((copy) => finding('repair', { file: superblockPath(directory), record: copy }, `copy ${copy} of the superblock is bad or old; the other one is used`));
+  const findings = badCopies.map((copy) =>
+    finding(
+      'repair',
+      { file: superblockPath(directory), record: copy },
+      `copy ${copy} of the superblock is bad or old; the other one is used`,
+    ),
+  );
   if (tornTail !== null) {
     const text = `record ${tornTail.record} at byte ${tornTail.offset} is not whole (${tornTail.byteLength} bytes): the end of a write that a crash has cut off`;
     findings.push(finding('repair', { file: journalPath, record: tornTail.record, offset: tornTail.offset }, text));
   }
-  for (const name of leftovers) findings.push(finding('repair', { file: join(directory, name) }, 'was left by a crash, and nothing refers to it'));
-  if (needsUpgrade) findings.push(finding('note', { file: superblockPath(directory) }, `has the older format version ${superblock.formatVersion}; the next start upgrades it`));
+  for (const name of leftovers)
+    findings.push(finding('repair', { file: join(directory, name) }, 'was left by a crash, and nothing refers to it'));
+  if (needsUpgrade)
+    findings.push(
+      finding(
+        'note',
+        { file: superblockPath(directory) },
+        `has the older format version ${superblock.formatVersion}; the next start upgrades it`,
+      ),
+    );
   return findings;
 };
 
@@ -170,7 +187,8 @@ const onePv = async (
     if (present >= byteLength) return findings;
     const what = opened === null ? 'is missing' : `is ${present} bytes long instead of ${byteLength}`;
     const victim = firstVolumeBehind(tables, number, Math.floor(present / tables.regionBytes));
-    const text = victim === null ? `${what}; no volume has regions there` : `${what}, and volume ${victim.number} (${victim.name}) has data there`;
+    const text =
+      victim === null ? `${what}; no volume has regions there` : `${what}, and volume ${victim.number} (${victim.name}) has data there`;
     return [...findings, finding(victim === null ? 'repair' : 'damage', { file }, text)];
   } finally {
     if (opened !== null) closeFile(opened.fd);
@@ -186,7 +204,13 @@ const dirtyRegions = async (tables: Tables, fd: number, file: string, free: read
       const stop = seekHole(fd, offset, end);
       const at = await findNonZero(fd, offset, stop - offset);
       if (at >= 0) {
-        findings.push(finding('damage', { file, offset: at }, `region ${Math.floor(at / tables.regionBytes)} is unassigned and holds data at byte ${at}`));
+        findings.push(
+          finding(
+            'damage',
+            { file, offset: at },
+            `region ${Math.floor(at / tables.regionBytes)} is unassigned and holds data at byte ${at}`,
+          ),
+        );
         break;
       }
       offset = seekData(fd, stop, end);

@@ -2,7 +2,15 @@
 import { randomUUID } from 'node:crypto';
 import { dirname, join, resolve } from 'node:path';
 import { TwinvolError } from '../core/faults.ts';
-import { formatSize, isPowerOfTwo, PV_BYTES_DEFAULT, PV_BYTES_MAX, REGION_BYTES_DEFAULT, REGION_BYTES_MAX, REGION_BYTES_MIN } from '../core/units.ts';
+import {
+  formatSize,
+  isPowerOfTwo,
+  PV_BYTES_DEFAULT,
+  PV_BYTES_MAX,
+  REGION_BYTES_DEFAULT,
+  REGION_BYTES_MAX,
+  REGION_BYTES_MIN,
+} from '../core/units.ts';
 import { acquireFileLock } from '../platform/file-lock.ts';
 import { type MetadataFiles, realMetadataFiles } from '../platform/metadata-files.ts';
 import { makePrivateDirectory } from '../platform/private-directory.ts';
@@ -21,9 +29,13 @@ export type InitOptions = {
 const PV_REGIONS_MIN = 16;
 
 const requireGeometry = (regionBytes: number, pvBytes: number): void => {
-  const refuse = (message: string, remedy: string): TwinvolError => new TwinvolError('USAGE', message, { remedy, details: { regionBytes, pvBytes } });
+  const refuse = (message: string, remedy: string): TwinvolError =>
+    new TwinvolError('USAGE', message, { remedy, details: { regionBytes, pvBytes } });
   if (!isPowerOfTwo(regionBytes) || regionBytes < REGION_BYTES_MIN || regionBytes > REGION_BYTES_MAX) {
-    throw refuse(`a region cannot be ${regionBytes} bytes`, `give a power of two from ${formatSize(REGION_BYTES_MIN)} to ${formatSize(REGION_BYTES_MAX)}`);
+    throw refuse(
+      `a region cannot be ${regionBytes} bytes`,
+      `give a power of two from ${formatSize(REGION_BYTES_MIN)} to ${formatSize(REGION_BYTES_MAX)}`,
+    );
   }
   if (!Number.isSafeInteger(pvBytes) || pvBytes % regionBytes !== 0 || pvBytes < PV_REGIONS_MIN * regionBytes || pvBytes > PV_BYTES_MAX) {
     throw refuse(
@@ -37,7 +49,11 @@ const requireGeometry = (regionBytes: number, pvBytes: number): void => {
  * Makes a store. It becomes one with the last step (the superblock): what is cut off before can be repeated.
  * @throws TwinvolError USAGE, STORE_EXISTS, STORE_LOCKED, STORE_FULL, STORE_IO
  */
-export const initStore = async (directory: string, options: InitOptions = {}, files: MetadataFiles = realMetadataFiles): Promise<{ readonly uuid: string }> => {
+export const initStore = async (
+  directory: string,
+  options: InitOptions = {},
+  files: MetadataFiles = realMetadataFiles,
+): Promise<{ readonly uuid: string }> => {
   const { regionBytes = REGION_BYTES_DEFAULT, pvBytes = PV_BYTES_DEFAULT } = options;
   requireGeometry(regionBytes, pvBytes);
   const path = resolve(directory);

@@ -82,7 +82,8 @@ const hasFrameMagic = (bytes: Buffer): boolean => bytes[0] === 0xf7 && bytes.toS
 const readRecord = (frame: Frame, offset: number, earlier: readonly JournalRecord[], identity: JournalIdentity): JournalRecord => {
   const number = earlier.length + 1;
   const { file } = identity;
-  const refuse = (why: string, cause?: unknown): TwinvolError => damaged(`${file}: record ${number} at byte ${offset} ${why}`, { file, record: number, offset }, cause);
+  const refuse = (why: string, cause?: unknown): TwinvolError =>
+    damaged(`${file}: record ${number} at byte ${offset} ${why}`, { file, record: number, offset }, cause);
   const last = earlier.at(-1);
   if (frame.generation !== identity.generation) throw refuse(`is of journal ${frame.generation}`);
   if (last !== undefined && frame.sequence !== last.sequence + 1) throw refuse(`has the sequence ${frame.sequence} after ${last.sequence}`);
@@ -93,7 +94,9 @@ const readRecord = (frame: Frame, offset: number, earlier: readonly JournalRecor
     throw refuse('is not JSON', error);
   }
   if (number === 1 && payload.store !== identity.uuid) {
-    throw new TwinvolError('STORE_FOREIGN', `${file} is the journal of another store (${String(payload.store)}), not of ${identity.uuid}`, { details: { file } });
+    throw new TwinvolError('STORE_FOREIGN', `${file} is the journal of another store (${String(payload.store)}), not of ${identity.uuid}`, {
+      details: { file },
+    });
   }
   const commits = payload.commits;
   if (!Array.isArray(commits) || !commits.every(Array.isArray)) throw refuse('holds no lists of operations');

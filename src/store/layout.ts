@@ -33,4 +33,6 @@ export const pvNumberOfName = (name: string): number | null => (/^\d{5}\.img$/.t
 
 /** Names that `init` itself makes, so that an `init` that was cut off can be repeated; a new file system has the last. */
 export const isInitName = (name: string): boolean =>
-  [LOCK_NAME, `${SUPERBLOCK_NAME}.new`, ...DIRECTORIES, 'lost+found'].includes(name) || name.startsWith(`${LOCK_NAME}.`) || generationOfName(name) === 1;
+  [LOCK_NAME, `${SUPERBLOCK_NAME}.new`, ...DIRECTORIES, 'lost+found'].includes(name) ||
+  name.startsWith(`${LOCK_NAME}.`) ||
+  generationOfName(name) === 1;

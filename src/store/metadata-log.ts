@@ -111,7 +111,12 @@ export class MetadataLog {
    * Puts right what `read` has found, and opens the journal for changes. The mark of a clean shutdown is durably taken
    * off before this returns, since from now on there may be writes that it would deny.
    */
-  static async start(files: MetadataFiles, directory: string, recovered: Recovered, options: MetadataLogOptions = {}): Promise<MetadataLog> {
+  static async start(
+    files: MetadataFiles,
+    directory: string,
+    recovered: Recovered,
+    options: MetadataLogOptions = {},
+  ): Promise<MetadataLog> {
     const notice = options.notice ?? ((): void => undefined);
     const { superblock, badCopies, tornTail, journalPath } = recovered;
     if (badCopies.length > 0) {
@@ -121,7 +126,9 @@ export class MetadataLog {
     const file = await files.open(journalPath, 'existing');
     try {
       if (tornTail !== null) {
-        notice(`${journalPath}: record ${tornTail.record} at byte ${tornTail.offset} was not whole (${tornTail.byteLength} bytes) and is cut off; nothing in it was acknowledged`);
+        notice(
+          `${journalPath}: record ${tornTail.record} at byte ${tornTail.offset} was not whole (${tornTail.byteLength} bytes) and is cut off; nothing in it was acknowledged`,
+        );
         await file.truncate(tornTail.offset);
         await file.sync();
       }
@@ -261,7 +268,8 @@ export class MetadataLog {
         const ops = typeof waiting.change === 'function' ? waiting.change(this.tables) : waiting.change;
         const json = JSON.stringify(ops);
         // Three bytes for each UTF-16 unit is the most that UTF-8 takes; the other commits of the frame come on top.
-        if (json.length * 3 > PAYLOAD_BYTES_MAX - 8 * MiB) throw new TwinvolError('LIMIT', 'a change of the tables is too large for one record');
+        if (json.length * 3 > PAYLOAD_BYTES_MAX - 8 * MiB)
+          throw new TwinvolError('LIMIT', 'a change of the tables is too large for one record');
         undos.push(this.tables.apply(ops));
         accepted.push({ ...waiting, ops, json });
         byteLength += json.length;
@@ -329,7 +337,8 @@ export class MetadataLog {
     this.#endOffset = frame.length;
     this.#reservedEnd = frame.length + RESERVE_BYTES;
     this.#planCompaction(frame.length);
-    if (outcome === 'half') this.#notice(storeFault(error, 'writing one of the two copies of the superblock', superblockPath(this.directory)).message);
+    if (outcome === 'half')
+      this.#notice(storeFault(error, 'writing one of the two copies of the superblock', superblockPath(this.directory)).message);
     await old.file.close().catch(() => undefined);
     // The old journal is of no use any more; if it stays, the next start removes it.
     if (outcome === 'whole') await this.#files.unlink(old.path).catch(() => undefined);
@@ -354,7 +363,12 @@ export class MetadataLog {
   }
 }
 
-const removeLeftovers = async (files: MetadataFiles, directory: string, names: readonly string[], notice: (text: string) => void): Promise<void> => {
+const removeLeftovers = async (
+  files: MetadataFiles,
+  directory: string,
+  names: readonly string[],
+  notice: (text: string) => void,
+): Promise<void> => {
   for (const name of names) {
     notice(`${join(directory, name)} was left by a crash, nothing refers to it, and it is removed`);
     await files.unlink(join(directory, name));

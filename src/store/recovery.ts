@@ -42,10 +42,14 @@ export const readMetadata = async (files: MetadataFiles, directory: string, form
   const { superblock, badCopies } = await readSuperblock(files, directory, formats.current);
   const path = upgradePath(superblock.formatVersion, formats);
   if (path === null) {
-    throw new TwinvolError('STORE_VERSION', `the store ${directory} has format version ${superblock.formatVersion}, which this program cannot read any more`, {
-      remedy: 'open it once with an older version of twinvol that can, then with this one',
-      details: { formatVersion: superblock.formatVersion },
-    });
+    throw new TwinvolError(
+      'STORE_VERSION',
+      `the store ${directory} has format version ${superblock.formatVersion}, which this program cannot read any more`,
+      {
+        remedy: 'open it once with an older version of twinvol that can, then with this one',
+        details: { formatVersion: superblock.formatVersion },
+      },
+    );
   }
   const journalPath = join(directory, journalName(superblock.generation));
   const bytes = await files.readFile(journalPath);
@@ -87,7 +91,11 @@ const replay = (scan: JournalScan, regionBytes: number, file: string, upgrade: (
       for (const ops of record.commits) tables.apply(upgrade(ops));
     } catch (error) {
       const why = error instanceof Error ? error.message : String(error);
-      throw damaged(`${file}: record ${record.number} at byte ${record.offset} does not fit what is before it: ${why}`, { file, record: record.number, offset: record.offset }, error);
+      throw damaged(
+        `${file}: record ${record.number} at byte ${record.offset} does not fit what is before it: ${why}`,
+        { file, record: record.number, offset: record.offset },
+        error,
+      );
     }
   }
   return tables;

@@ -32,7 +32,8 @@ export type OpenOptions = {
   readonly compactBytesMin?: number;
 };
 
-const readOnlyFault = (): TwinvolError => new TwinvolError('READ_ONLY', 'the store is open for reading only', { remedy: 'open it for writing' });
+const readOnlyFault = (): TwinvolError =>
+  new TwinvolError('READ_ONLY', 'the store is open for reading only', { remedy: 'open it for writing' });
 
 type Parts = {
   readonly directory: string;
@@ -205,7 +206,13 @@ export const requireStore = async (files: MetadataFiles, directory: string): Pro
   throw new TwinvolError('STORE_MISSING', `${directory} is not a store: it has no superblock`, { details: { directory } });
 };
 
-const openParts = async (directory: string, files: MetadataFiles, recovered: Recovered, lock: FileLock, options: OpenOptions): Promise<Parts> => {
+const openParts = async (
+  directory: string,
+  files: MetadataFiles,
+  recovered: Recovered,
+  lock: FileLock,
+  options: OpenOptions,
+): Promise<Parts> => {
   const { readOnly = false, notice = (): void => undefined } = options;
   const pvFiles = PvFiles.open(directory, recovered.tables, readOnly);
   let log: MetadataLog | null = null;

@@ -38,7 +38,8 @@ export type SuperblockState = {
 export const readSuperblock = async (files: MetadataFiles, directory: string, versionMax: number): Promise<SuperblockState> => {
   const path = superblockPath(directory);
   const bytes = await files.readFile(path);
-  if (bytes === null) throw new TwinvolError('STORE_MISSING', `${directory} is not a store: it has no file "${SUPERBLOCK_NAME}"`, { details: { directory } });
+  if (bytes === null)
+    throw new TwinvolError('STORE_MISSING', `${directory} is not a store: it has no file "${SUPERBLOCK_NAME}"`, { details: { directory } });
   const copies = COPY_OFFSETS.map((offset) => decodeSuperblock(bytes.subarray(offset, offset + SUPERBLOCK_BYTES), versionMax));
   refuseNewer(copies, path, versionMax);
   const sound = copies.flatMap((copy) => (copy.kind === 'ok' ? [copy.superblock] : []));
@@ -52,9 +53,13 @@ export const readSuperblock = async (files: MetadataFiles, directory: string, ve
 const refuseNewer = (copies: readonly SuperblockRead[], path: string, versionMax: number): void => {
   const newer = copies.find((copy) => copy.kind === 'newer');
   if (newer === undefined) return;
-  throw new TwinvolError('STORE_VERSION', `${path} has format version ${newer.formatVersion}, and this program knows versions up to ${versionMax}`, {
-    details: { file: path, formatVersion: newer.formatVersion, versionMax },
-  });
+  throw new TwinvolError(
+    'STORE_VERSION',
+    `${path} has format version ${newer.formatVersion}, and this program knows versions up to ${versionMax}`,
+    {
+      details: { file: path, formatVersion: newer.formatVersion, versionMax },
+    },
+  );
 };
 
 const unreadable = (copies: readonly SuperblockRead[], path: string): TwinvolError =>
@@ -70,7 +75,12 @@ type CopiesWritten = {
 };
 
 /** Writes copies one after the other, each durable before the next. */
-const writeCopies = async (files: MetadataFiles, directory: string, superblock: Superblock, copies: readonly number[]): Promise<CopiesWritten> => {
+const writeCopies = async (
+  files: MetadataFiles,
+  directory: string,
+  superblock: Superblock,
+  copies: readonly number[],
+): Promise<CopiesWritten> => {
   const bytes = encodeSuperblock(superblock);
   let durable = 0;
   let file: MetadataFile | null = null;
@@ -90,7 +100,11 @@ const writeCopies = async (files: MetadataFiles, directory: string, superblock: 
 };
 
 /** Writes anew the copies that `readSuperblock` found bad. @throws TwinvolError STORE_FULL, STORE_IO */
-export const repairSuperblock = async (files: MetadataFiles, directory: string, { superblock, badCopies }: SuperblockState): Promise<void> => {
+export const repairSuperblock = async (
+  files: MetadataFiles,
+  directory: string,
+  { superblock, badCopies }: SuperblockState,
+): Promise<void> => {
   const { error } = await writeCopies(files, directory, superblock, badCopies);
   if (error !== null) throw storeFault(error, 'repairing the superblock', superblockPath(directory));
 };

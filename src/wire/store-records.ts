@@ -122,7 +122,12 @@ export const decodeFrame = (bytes: Buffer, offset: number): Frame | null => {
   if (length > PAYLOAD_BYTES_MAX || offset + byteLength > bytes.length) return null;
   const payload = bytes.subarray(offset + FRAME_HEADER_BYTES, offset + byteLength);
   if (crc32(payload, crc32(bytes.subarray(offset, offset + 28))) !== bytes.readUInt32LE(offset + 28)) return null;
-  return { sequence: Number(bytes.readBigUInt64LE(offset + 8)), generation: Number(bytes.readBigUInt64LE(offset + 16)), payload, byteLength };
+  return {
+    sequence: Number(bytes.readBigUInt64LE(offset + 8)),
+    generation: Number(bytes.readBigUInt64LE(offset + 16)),
+    payload,
+    byteLength,
+  };
 };
 
 /** Offset of the next sound frame at or behind `offset`, or -1. */

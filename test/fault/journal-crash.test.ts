@@ -80,7 +80,9 @@ const STATES: readonly string[] = (() => {
   return [JSON.stringify(tables.snapshot()), ...COMMITS.map((ops) => (tables.apply(ops), JSON.stringify(tables.snapshot())))];
 })();
 
-const recover = async (image: DiskImage): Promise<{ readonly state: number; readonly wasClean: boolean; readonly files: RecordedFiles }> => {
+const recover = async (
+  image: DiskImage,
+): Promise<{ readonly state: number; readonly wasClean: boolean; readonly files: RecordedFiles }> => {
   const files = new RecordedFiles(image);
   const log = await MetadataLog.start(files, DIRECTORY, await MetadataLog.read(files, DIRECTORY));
   const state = STATES.indexOf(JSON.stringify(log.tables.snapshot()));
@@ -97,7 +99,11 @@ const created = async (): Promise<DiskImage> => {
 
 const imageOf = async (files: RecordedFiles): Promise<DiskImage> => {
   const names = await files.list(DIRECTORY);
-  return new Map(await Promise.all(names.map(async (name) => [`${DIRECTORY}/${name}`, (await files.readFile(`${DIRECTORY}/${name}`)) as Buffer] as const)));
+  return new Map(
+    await Promise.all(
+      names.map(async (name) => [`${DIRECTORY}/${name}`, (await files.readFile(`${DIRECTORY}/${name}`)) as Buffer] as const),
+    ),
+  );
 };
 
 const committed = (marks: readonly string[]): number => marks.filter((mark) => mark.startsWith('acknowledged')).length;
@@ -129,7 +135,12 @@ const commitAll =
   (settings: { readonly together: boolean; readonly compactBytesMin?: number; readonly clean?: boolean }) =>
   async (files: RecordedFiles): Promise<void> => {
     const { compactBytesMin } = settings;
-    const log = await MetadataLog.start(files, DIRECTORY, await MetadataLog.read(files, DIRECTORY), compactBytesMin === undefined ? {} : { compactBytesMin });
+    const log = await MetadataLog.start(
+      files,
+      DIRECTORY,
+      await MetadataLog.read(files, DIRECTORY),
+      compactBytesMin === undefined ? {} : { compactBytesMin },
+    );
     files.mark('started');
     const all: Array<Promise<void>> = [];
     for (const [index, ops] of COMMITS.entries()) {
@@ -333,7 +344,8 @@ describe.each([
         return null;
       });
       const marks = marksUpTo(files.trace, files.trace.length);
-      if (log !== null && times === 1 && log.failure === null) expect(indexesOf(marks, 'acknowledged').length).toBeGreaterThanOrEqual(HOSTS - 1);
+      if (log !== null && times === 1 && log.failure === null)
+        expect(indexesOf(marks, 'acknowledged').length).toBeGreaterThanOrEqual(HOSTS - 1);
       if (log !== null) expect(log.tables.hosts().map(({ name }) => Number(name.slice(4)))).toEqual(indexesOf(marks, 'acknowledged'));
       for (const moment of someMoments(files.trace, random)) {
         for (const crashed of crashImages(files.initial, files.trace, moment, { random, samples: 1 })) {

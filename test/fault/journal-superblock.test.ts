@@ -11,7 +11,14 @@ import type { Superblock } from '../../src/wire/store-records.ts';
 import { crashImages, marksUpTo, moments, randomFrom } from '../support/crash-images.ts';
 import { type DiskImage, type FaultPlan, RecordedFiles } from '../support/recorded-files.ts';
 
-const SUPERBLOCK: Superblock = { formatVersion: 1, uuid: '6a1f0c9e-0b57-4c1e-9f58-2f1d7b1f9c11', generation: 1, sequence: 1, regionBytes: 65_536, pvBytes: 65_536 * 16 };
+const SUPERBLOCK: Superblock = {
+  formatVersion: 1,
+  uuid: '6a1f0c9e-0b57-4c1e-9f58-2f1d7b1f9c11',
+  generation: 1,
+  sequence: 1,
+  regionBytes: 65_536,
+  pvBytes: 65_536 * 16,
+};
 const FRESH: DiskImage = new Map([['/store/superblock', superblockFileBytes(SUPERBLOCK)]]);
 const CHANGES = 3;
 const options = { random: randomFrom(1), samples: 10 };
@@ -46,7 +53,11 @@ const allowedAfter = (marks: readonly string[], first: number): number[] => {
   return allowed;
 };
 
-const crashAll = async (files: RecordedFiles, first: number, each: (image: DiskImage, generation: number) => Promise<void>): Promise<void> => {
+const crashAll = async (
+  files: RecordedFiles,
+  first: number,
+  each: (image: DiskImage, generation: number) => Promise<void>,
+): Promise<void> => {
   for (const moment of moments(files.trace)) {
     const allowed = allowedAfter(marksUpTo(files.trace, moment), first);
     for (const image of crashImages(files.initial, files.trace, moment, options)) {

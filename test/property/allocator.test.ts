@@ -7,7 +7,11 @@ import { SortedMap } from '../../src/core/sorted-map.ts';
 import { SlowRegions } from '../support/store-oracles.ts';
 
 const REGIONS = 24;
-const runOf = fc.record({ pv: fc.integer({ min: 1, max: 3 }), start: fc.integer({ min: 0, max: REGIONS }), count: fc.integer({ min: 1, max: 9 }) });
+const runOf = fc.record({
+  pv: fc.integer({ min: 1, max: 3 }),
+  start: fc.integer({ min: 0, max: REGIONS }),
+  count: fc.integer({ min: 1, max: 9 }),
+});
 const step = fc.oneof(
   fc.record({ do: fc.constant('allocate' as const), count: fc.integer({ min: 0, max: 30 }) }),
   fc.record({ do: fc.constant('extend' as const), count: fc.integer({ min: 0, max: 30 }), after: runOf }),
@@ -16,7 +20,9 @@ const step = fc.oneof(
 );
 
 const overlap = (runs: readonly RegionRun[]): boolean =>
-  runs.some((a, index) => runs.some((b, other) => other > index && a.pv === b.pv && a.start < b.start + b.count && b.start < a.start + a.count));
+  runs.some((a, index) =>
+    runs.some((b, other) => other > index && a.pv === b.pv && a.start < b.start + b.count && b.start < a.start + a.count),
+  );
 
 test('any sequence of calls chooses, takes, gives and refuses as the model does', () => {
   fc.assert(
@@ -56,33 +62,37 @@ test('any sequence of calls chooses, takes, gives and refuses as the model does'
 
 test('a sorted map is a sorted array, also when its chunks split and vanish', () => {
   fc.assert(
-    fc.property(fc.array(fc.tuple(fc.boolean(), fc.integer({ min: 0, max: 3000 })), { minLength: 1, maxLength: 200 }), fc.integer({ min: 1, max: 40 }), (steps, stride) => {
-      const map = new SortedMap();
-      const model = new Map<number, number>();
-      for (const [isSet, base] of steps) {
-        // Many keys for each step, so that chunks fill.
-        for (let key = base; key < base + 30 * stride; key += stride) {
-          if (isSet) {
-            map.set(key, key * 2);
-            model.set(key, key * 2);
-          } else {
-            expect(map.delete(key)).toBe(model.delete(key));
+    fc.property(
+      fc.array(fc.tuple(fc.boolean(), fc.integer({ min: 0, max: 3000 })), { minLength: 1, maxLength: 200 }),
+      fc.integer({ min: 1, max: 40 }),
+      (steps, stride) => {
+        const map = new SortedMap();
+        const model = new Map<number, number>();
+        for (const [isSet, base] of steps) {
+          // Many keys for each step, so that chunks fill.
+          for (let key = base; key < base + 30 * stride; key += stride) {
+            if (isSet) {
+              map.set(key, key * 2);
+              model.set(key, key * 2);
+            } else {
+              expect(map.delete(key)).toBe(model.delete(key));
+            }
           }
         }
-      }
-      const keys = [...model.keys()].sort((a, b) => a - b);
-      expect([...map.keys()]).toEqual(keys);
-      expect([...map.entries()]).toEqual(keys.map((key) => [key, key * 2]));
-      expect(map.size).toBe(keys.length);
-      for (const [, probe] of steps) {
-        const floor = keys.findLast((key) => key <= probe);
-        const ceiling = keys.find((key) => key >= probe);
-        expect(map.floor(probe) ? map.key : undefined).toBe(floor);
-        expect(map.ceiling(probe) ? map.key : undefined).toBe(ceiling);
-        expect(map.get(probe)).toBe(model.get(probe));
-      }
-      expect(map.first() ? map.key : undefined).toBe(keys[0]);
-    }),
+        const keys = [...model.keys()].sort((a, b) => a - b);
+        expect([...map.keys()]).toEqual(keys);
+        expect([...map.entries()]).toEqual(keys.map((key) => [key, key * 2]));
+        expect(map.size).toBe(keys.length);
+        for (const [, probe] of steps) {
+          const floor = keys.findLast((key) => key <= probe);
+          const ceiling = keys.find((key) => key >= probe);
+          expect(map.floor(probe) ? map.key : undefined).toBe(floor);
+          expect(map.ceiling(probe) ? map.key : undefined).toBe(ceiling);
+          expect(map.get(probe)).toBe(model.get(probe));
+        }
+        expect(map.first() ? map.key : undefined).toBe(keys[0]);
+      },
+    ),
     { numRuns: 60 },
   );
 });

@@ -6,13 +6,27 @@ import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { TwinvolError } from '../../src/core/faults.ts';
 import { encodePayload, scanJournal } from '../../src/store/journal-scan.ts';
-import { decodeFrame, decodeSuperblock, encodeFrame, encodeSuperblock, findFrame, SUPERBLOCK_BYTES, type Superblock } from '../../src/wire/store-records.ts';
+import {
+  decodeFrame,
+  decodeSuperblock,
+  encodeFrame,
+  encodeSuperblock,
+  findFrame,
+  SUPERBLOCK_BYTES,
+  type Superblock,
+} from '../../src/wire/store-records.ts';
 
 const UUID = '6a1f0c9e-0b57-4c1e-9f58-2f1d7b1f9c11';
 const IDENTITY = { file: 'journal.3', generation: 3, uuid: UUID };
 
 /** Commits of one record: lists of lists of anything that JSON has. */
-const record = fc.array(fc.array(fc.json({ maxDepth: 1 }).map((text) => JSON.parse(text) as unknown), { maxLength: 3 }), { minLength: 1, maxLength: 3 });
+const record = fc.array(
+  fc.array(
+    fc.json({ maxDepth: 1 }).map((text) => JSON.parse(text) as unknown),
+    { maxLength: 3 },
+  ),
+  { minLength: 1, maxLength: 3 },
+);
 const records = fc.array(record, { minLength: 1, maxLength: 6 });
 
 type Records = readonly (readonly unknown[][])[];
@@ -65,27 +79,33 @@ test('a journal cut off anywhere is read up to the last whole record, and what i
 
 test('any changed byte is found: named where records follow, cut off where none does', () => {
   fc.assert(
-    fc.property(records, fc.double({ min: 0, max: 1, noNaN: true, maxExcluded: true }), fc.integer({ min: 1, max: 255 }), (all, share, flip) => {
-      const { bytes, offsets } = journalOf(all);
-      const at = Math.floor(share * bytes.length);
-      bytes[at] = (bytes[at] as number) ^ flip;
-      const bad = offsets.findLastIndex((offset) => offset <= at);
-      if (bad === all.length - 1 && bad > 0) {
-        expect(read(bytes)).toEqual((asRead(all) as unknown[]).slice(0, bad));
-        return;
-      }
-      const error = ((): unknown => {
-        try {
-          return read(bytes);
-        } catch (thrown) {
-          return thrown;
+    fc.property(
+      records,
+      fc.double({ min: 0, max: 1, noNaN: true, maxExcluded: true }),
+      fc.integer({ min: 1, max: 255 }),
+      (all, share, flip) => {
+        const { bytes, offsets } = journalOf(all);
+        const at = Math.floor(share * bytes.length);
+        bytes[at] = (bytes[at] as number) ^ flip;
+        const bad = offsets.findLastIndex((offset) => offset <= at);
+        if (bad === all.length - 1 && bad > 0) {
+          expect(read(bytes)).toEqual((asRead(all) as unknown[]).slice(0, bad));
+          return;
         }
-      })();
-      expect(error).toBeInstanceOf(TwinvolError);
-      // A journal of one record whose magic is gone could be anybody's file.
-      if (all.length > 1) expect(error).toMatchObject({ code: 'STORE_DAMAGED', details: { file: 'journal.3', record: bad + 1, offset: offsets[bad] } });
-      else expect(['STORE_DAMAGED', 'STORE_FOREIGN']).toContain((error as TwinvolError).code);
-    }),
+        const error = ((): unknown => {
+          try {
+            return read(bytes);
+          } catch (thrown) {
+            return thrown;
+          }
+        })();
+        expect(error).toBeInstanceOf(TwinvolError);
+        // A journal of one record whose magic is gone could be anybody's file.
+        if (all.length > 1)
+          expect(error).toMatchObject({ code: 'STORE_DAMAGED', details: { file: 'journal.3', record: bad + 1, offset: offsets[bad] } });
+        else expect(['STORE_DAMAGED', 'STORE_FOREIGN']).toContain((error as TwinvolError).code);
+      },
+    ),
     { numRuns: 400 },
   );
 });
@@ -117,7 +137,8 @@ test('a superblock is read back, and any changed byte is found', () => {
       const bytes = encodeSuperblock(fields);
       expect(bytes.length).toBe(SUPERBLOCK_BYTES);
       expect(decodeSuperblock(bytes, 2 ** 32 - 1)).toEqual({ kind: 'ok', superblock: fields });
-      if (fields.formatVersion > 1) expect(decodeSuperblock(bytes, fields.formatVersion - 1)).toEqual({ kind: 'newer', formatVersion: fields.formatVersion });
+      if (fields.formatVersion > 1)
+        expect(decodeSuperblock(bytes, fields.formatVersion - 1)).toEqual({ kind: 'newer', formatVersion: fields.formatVersion });
       bytes[at] = (bytes[at] as number) ^ flip;
       expect(decodeSuperblock(bytes, 2 ** 32 - 1).kind).toBe(at < 8 ? 'foreign' : 'damaged');
     }),

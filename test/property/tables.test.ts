@@ -12,10 +12,13 @@ import { MiB } from '../../src/core/units.ts';
 import { hostPut, pairPut, pvPut, REGION_BYTES, volumePut } from '../support/table-rows.ts';
 
 const number = fc.integer({ min: 1, max: 5 });
-const runs = fc.array(fc.record({ pv: fc.integer({ min: 1, max: 3 }), start: fc.integer({ min: 0, max: 20 }), count: fc.integer({ min: 1, max: 6 }) }), {
-  minLength: 1,
-  maxLength: 3,
-});
+const runs = fc.array(
+  fc.record({ pv: fc.integer({ min: 1, max: 3 }), start: fc.integer({ min: 0, max: 20 }), count: fc.integer({ min: 1, max: 6 }) }),
+  {
+    minLength: 1,
+    maxLength: 3,
+  },
+);
 const attribute = fc.constantFrom('normal' as const, 'secondary' as const);
 
 /** A part of a record, made from the tables as they are; often impossible, on purpose. */
@@ -35,21 +38,30 @@ const part: fc.Arbitrary<Part> = fc.oneof(
   ),
   number.map(
     (volume): Part =>
-      (tables) => (tables.findVolume(volume) === undefined ? [{ op: 'volume-delete', number: volume }] : volumeDeleteOps(tables, tables.volume(volume))),
+      (tables) =>
+        tables.findVolume(volume) === undefined
+          ? [{ op: 'volume-delete', number: volume }]
+          : volumeDeleteOps(tables, tables.volume(volume)),
   ),
-  fc.tuple(number, fc.integer({ min: 1, max: 12 })).map(([volume, count]): Part => (tables) => {
-    const row = tables.findVolume(volume);
-    if (row === undefined || count > tables.unassigned.freeRegions) return [];
-    return volumeResizeOps(tables, row, count * MiB);
-  }),
+  fc.tuple(number, fc.integer({ min: 1, max: 12 })).map(
+    ([volume, count]): Part =>
+      (tables) => {
+        const row = tables.findVolume(volume);
+        if (row === undefined || count > tables.unassigned.freeRegions) return [];
+        return volumeResizeOps(tables, row, count * MiB);
+      },
+  ),
   fc.tuple(number, number).map(
     ([primary, secondary]): Part =>
       (tables) => [pairPut(tables.nextPairId, primary, secondary)],
   ),
-  fc.integer({ min: 1, max: 6 }).map((id): Part => (tables) => {
-    const row = tables.pair(id);
-    return row === undefined ? [{ op: 'pair-delete', id }] : pairDeleteOps(tables, row);
-  }),
+  fc.integer({ min: 1, max: 6 }).map(
+    (id): Part =>
+      (tables) => {
+        const row = tables.pair(id);
+        return row === undefined ? [{ op: 'pair-delete', id }] : pairDeleteOps(tables, row);
+      },
+  ),
   fc.integer({ min: 1, max: 6 }).map(
     (id): Part =>
       (tables) => [{ op: 'scrub-delete', id: tables.scrubs()[0]?.id ?? id }],
@@ -72,7 +84,8 @@ const part: fc.Arbitrary<Part> = fc.oneof(
   ),
 );
 
-const image = (tables: Tables): string => JSON.stringify([tables.snapshot(), [...tables.unassigned.runs()], tables.nextVolumeNumber, tables.revision]);
+const image = (tables: Tables): string =>
+  JSON.stringify([tables.snapshot(), [...tables.unassigned.runs()], tables.nextVolumeNumber, tables.revision]);
 
 test('any records, right and wrong ones, leave sound tables', () => {
   let taken = 0;

@@ -20,7 +20,10 @@ const effectsUpTo = (trace: readonly TraceEvent[], length: number): Logged[] => 
     if (event.kind === 'mark' || event.kind === 'effect') continue;
     for (const entry of log) {
       const { effect } = entry;
-      const isMeant = event.kind === 'sync-directory' ? effect.kind === 'names' && effect.directory === event.directory : effect.kind !== 'names' && effect.inode === event.inode;
+      const isMeant =
+        event.kind === 'sync-directory'
+          ? effect.kind === 'names' && effect.directory === event.directory
+          : effect.kind !== 'names' && effect.inode === event.inode;
       if (!isMeant || entry.isForgotten || entry.isCertain) continue;
       if (event.kind === 'sync-failed') entry.isForgotten = true;
       else entry.isCertain = true;
@@ -64,7 +67,8 @@ const applyEffects = (medium: Medium, effects: readonly Effect[]): Medium => {
   return { names, content };
 };
 
-const imageOf = ({ names, content }: Medium): DiskImage => new Map([...names].map(([path, inode]) => [path, content.get(inode) ?? Buffer.alloc(0)]));
+const imageOf = ({ names, content }: Medium): DiskImage =>
+  new Map([...names].map(([path, inode]) => [path, content.get(inode) ?? Buffer.alloc(0)]));
 
 /** A repeatable source of numbers from 0 to 1 (mulberry32). */
 export const randomFrom = (seed: number): (() => number) => {
@@ -90,7 +94,8 @@ function* outcomes(count: number, random: () => number, samples: number): Iterab
   }
   for (const all of OUTCOMES) yield numbers.map(() => all);
   for (const one of OUTCOMES) {
-    for (const other of OUTCOMES) for (const chosen of numbers) if (one !== other) yield numbers.map((index) => (index === chosen ? one : other));
+    for (const other of OUTCOMES)
+      for (const chosen of numbers) if (one !== other) yield numbers.map((index) => (index === chosen ? one : other));
   }
   for (let sample = 0; sample < samples; sample += 1) {
     const keptShare = random();
@@ -108,7 +113,12 @@ const outcomeOf = (effect: Effect, outcome: Outcome): Effect | null => {
 export type CrashOptions = { readonly random: () => number; readonly samples: number };
 
 /** The images that a crash after the first `length` events may leave. */
-export function* crashImages(initial: DiskImage, trace: readonly TraceEvent[], length: number, options: CrashOptions): IterableIterator<DiskImage> {
+export function* crashImages(
+  initial: DiskImage,
+  trace: readonly TraceEvent[],
+  length: number,
+  options: CrashOptions,
+): IterableIterator<DiskImage> {
   const log = effectsUpTo(trace, length);
   const inDoubt = log.filter((entry) => !entry.isCertain);
   const firstInDoubt = log.findIndex((entry) => !entry.isCertain);

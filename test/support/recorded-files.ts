@@ -38,7 +38,10 @@ export type TraceEvent =
 export type DiskImage = ReadonlyMap<string, Buffer>;
 
 /** Called before each operation; returns the system's error code that it shall fail with, or null. */
-export type FaultPlan = (operation: 'pwrite' | 'sync' | 'truncate' | 'open' | 'rename' | 'unlink' | 'syncDirectory', count: number) => string | null;
+export type FaultPlan = (
+  operation: 'pwrite' | 'sync' | 'truncate' | 'open' | 'rename' | 'unlink' | 'syncDirectory',
+  count: number,
+) => string | null;
 
 const systemError = (code: string): Error => Object.assign(new Error(`${code}: injected`), { code });
 

@@ -8,7 +8,10 @@ export class SlowRegions {
   readonly #free = new Map<number, boolean[]>();
 
   addPv(pv: number, regions: number): void {
-    this.#free.set(pv, Array.from({ length: regions }, () => true));
+    this.#free.set(
+      pv,
+      Array.from({ length: regions }, () => true),
+    );
   }
 
   /** Free runs in the order of their numbers. */

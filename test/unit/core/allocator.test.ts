@@ -61,7 +61,13 @@ describe('taking and giving', () => {
 
   test('counts by physical volume and in all', () => {
     const regions = withFree(run(1, 0, 7), run(2, 5, 3));
-    expect([regions.freeRegions, regions.totalRegions, regions.freeRegionsOf(1), regions.freeRegionsOf(2), regions.freeRegionsOf(3)]).toEqual([10, 200, 7, 3, 0]);
+    expect([
+      regions.freeRegions,
+      regions.totalRegions,
+      regions.freeRegionsOf(1),
+      regions.freeRegionsOf(2),
+      regions.freeRegionsOf(3),
+    ]).toEqual([10, 200, 7, 3, 0]);
     regions.take([run(1, 2, 2)]);
     expect([...regions.runs()]).toEqual([run(1, 0, 2), run(1, 4, 3), run(2, 5, 3)]);
   });

@@ -4,7 +4,8 @@ import type { RegionRun } from '../../../src/core/rows.ts';
 import { CAPACITY_BYTES_MAX, REGION_BYTES_MIN } from '../../../src/core/units.ts';
 
 const REGION = 65_536;
-const found = (map: RegionMap, offset: number): readonly [number, number, number] | null => (map.locate(offset) ? [map.pv, map.offset, map.length] : null);
+const found = (map: RegionMap, offset: number): readonly [number, number, number] | null =>
+  map.locate(offset) ? [map.pv, map.offset, map.length] : null;
 
 describe('a region map', () => {
   test('of one run finds every byte, and none outside', () => {
@@ -38,7 +39,14 @@ describe('a region map', () => {
   });
 
   test('can be laid over shared memory', () => {
-    const map = RegionMap.fromRuns([{ pv: 1, start: 1, count: 1 }, { pv: 2, start: 9, count: 1 }], REGION, 2 * REGION);
+    const map = RegionMap.fromRuns(
+      [
+        { pv: 1, start: 1, count: 1 },
+        { pv: 2, start: 9, count: 1 },
+      ],
+      REGION,
+      2 * REGION,
+    );
     const shared = new Float64Array(new SharedArrayBuffer(map.table.byteLength));
     shared.set(map.table);
     expect(found(new RegionMap(shared), REGION + 1)).toEqual([2, 9 * REGION + 1, REGION - 1]);
@@ -46,7 +54,14 @@ describe('a region map', () => {
 
   test('of the largest volume in the smallest regions is exact to the byte', () => {
     const count = CAPACITY_BYTES_MAX / REGION_BYTES_MIN;
-    const map = RegionMap.fromRuns([{ pv: 1, start: 0, count: count - 1 }, { pv: 2, start: 2 ** 27 - 1, count: 1 }], REGION_BYTES_MIN, CAPACITY_BYTES_MAX);
+    const map = RegionMap.fromRuns(
+      [
+        { pv: 1, start: 0, count: count - 1 },
+        { pv: 2, start: 2 ** 27 - 1, count: 1 },
+      ],
+      REGION_BYTES_MIN,
+      CAPACITY_BYTES_MAX,
+    );
     expect(found(map, CAPACITY_BYTES_MAX - 1)).toEqual([2, 2 ** 43 - 1, 1]);
   });
 

@@ -76,7 +76,10 @@ describe('lookups', () => {
 describe('one record', () => {
   test('takes effect whole, whatever the order within it', () => {
     const tables = device();
-    tables.apply([{ op: 'scrub-put', id: 1, runs: [run(8, 2)] }, { op: 'volume-delete', number: 3 }]);
+    tables.apply([
+      { op: 'scrub-put', id: 1, runs: [run(8, 2)] },
+      { op: 'volume-delete', number: 3 },
+    ]);
     tables.apply([
       { op: 'volume-put', row: { ...tables.volume(1), name: 'v2' } },
       { op: 'volume-put', row: { ...tables.volume(2), name: 'v1' } },
@@ -88,7 +91,11 @@ describe('one record', () => {
   test('can be taken back', () => {
     const tables = device();
     const before = JSON.stringify(tables.snapshot());
-    const undo = tables.apply([pvPut(2, 10), ...volumeDeleteOps(tables, tables.volume(3)), ...pairDeleteOps(tables, tables.pair(1) as never)]);
+    const undo = tables.apply([
+      pvPut(2, 10),
+      ...volumeDeleteOps(tables, tables.volume(3)),
+      ...pairDeleteOps(tables, tables.pair(1) as never),
+    ]);
     expect(JSON.stringify(tables.snapshot())).not.toBe(before);
     undo();
     expect(JSON.stringify(tables.snapshot())).toBe(before);
@@ -136,18 +143,38 @@ const REFUSED: ReadonlyArray<readonly [string, (tables: Tables) => readonly Tabl
   ],
   ['a scrub list of assigned regions', () => [{ op: 'scrub-put', id: 1, runs: [run(0, 1)] }], 'not all unassigned'],
   ['a scrub list that is not there', () => [{ op: 'scrub-delete', id: 9 }], 'no scrub list 9'],
-  ['a volume that becomes another one', (tables) => [{ op: 'volume-put', row: { ...tables.volume(3), uuid: 'other' } }], 'becomes another volume'],
+  [
+    'a volume that becomes another one',
+    (tables) => [{ op: 'volume-put', row: { ...tables.volume(3), uuid: 'other' } }],
+    'becomes another volume',
+  ],
   ['a volume deleted that is in a pair', (tables) => volumeDeleteOps(tables, tables.volume(1)), 'no primary'],
-  ['a volume deleted that is granted', () => [{ op: 'volume-delete', number: 2 }, { op: 'pair-delete', id: 1 }, { op: 'group-put', row: { name: 'g', pairs: [] } }], 'still granted'],
+  [
+    'a volume deleted that is granted',
+    () => [
+      { op: 'volume-delete', number: 2 },
+      { op: 'pair-delete', id: 1 },
+      { op: 'group-put', row: { name: 'g', pairs: [] } },
+    ],
+    'still granted',
+  ],
   ['a volume that is not there', () => [{ op: 'volume-delete', number: 99 }], 'no volume 99'],
   ['a pair of a volume with itself', () => [pairPut(2, 3, 3)], 'with itself'],
   ['a pair with no such volume', () => [pairPut(2, 3, 77)], 'no secondary'],
   ['a second pair for a secondary', () => [pairPut(2, 3, 2)], 'secondary of two pairs'],
   ['a cascade', () => [pairPut(2, 2, 4)], 'not of attribute normal'],
   ['a normal volume as a secondary', () => [pairPut(2, 1, 3)], 'not of attribute secondary'],
-  ['a secondary that is too small', (tables) => [...volumeResizeOps(tables, tables.volume(3), 20 * MiB), pairPut(2, 3, 4)], 'smaller than its primary'],
+  [
+    'a secondary that is too small',
+    (tables) => [...volumeResizeOps(tables, tables.volume(3), 20 * MiB), pairPut(2, 3, 4)],
+    'smaller than its primary',
+  ],
   ['a primary that outgrows its secondary', (tables) => volumeResizeOps(tables, tables.volume(1), 5 * MiB), 'smaller than its primary'],
-  ['a paired volume that changes its attribute', (tables) => [{ op: 'volume-put', row: { ...tables.volume(2), attribute: 'normal' } }], 'not of attribute secondary'],
+  [
+    'a paired volume that changes its attribute',
+    (tables) => [{ op: 'volume-put', row: { ...tables.volume(2), attribute: 'normal' } }],
+    'not of attribute secondary',
+  ],
   ['a pair that changes its volumes', () => [pairPut(1, 1, 4)], 'changes its volumes'],
   ['a copy while duplex', () => [pairPut(1, 1, 2, { copy: 'resync' })], 'duplex with the copy resync'],
   ['no copy while duplex-pending', () => [pairPut(1, 1, 2, { state: 'duplex-pending' })], 'duplex-pending with the copy none'],
@@ -161,7 +188,11 @@ const REFUSED: ReadonlyArray<readonly [string, (tables: Tables) => readonly Tabl
   ['a grant of no such volume', () => [hostPut('x', { 99: 'ro' })], 'does not exist'],
   ['a grant written oddly', () => [hostPut('x', { '02': 'ro' })], 'does not exist'],
   ['a host without a token', () => [{ op: 'host-put', row: { name: 'x', tokenSha256: '', grants: {}, createdAtMs: 1 } }], 'no SHA-256'],
-  ['a setting that is wrong', () => [{ op: 'settings-put', settings: { ...SETTINGS_DEFAULT, fit: 'maybe' as never } }], 'fit is off or regions'],
+  [
+    'a setting that is wrong',
+    () => [{ op: 'settings-put', settings: { ...SETTINGS_DEFAULT, fit: 'maybe' as never } }],
+    'fit is off or regions',
+  ],
   ['a physical volume that changes its size', () => [pvPut(1, 101)], 'changes its size'],
   ['a counter that goes back', () => [{ op: 'counters-put', nextPairId: 1, nextScrubId: 1 }], 'goes back'],
   ['an operation of a later version', () => [{ op: 'teleport' } as never], 'unknown operation "teleport"'],
@@ -180,7 +211,11 @@ test.each(REFUSED)('%s is refused, with no effect', (_what, make, message) => {
 test('a ninth pair of a primary is refused', () => {
   const tables = new Tables({ regionBytes: REGION_BYTES });
   const numbers = Array.from({ length: 9 }, (_, index) => index + 2);
-  tables.apply([pvPut(1, 100), volumePut(1, [run(0, 1)]), ...numbers.map((number) => volumePut(number, [run(number, 1)], { attribute: 'secondary' }))]);
+  tables.apply([
+    pvPut(1, 100),
+    volumePut(1, [run(0, 1)]),
+    ...numbers.map((number) => volumePut(number, [run(number, 1)], { attribute: 'secondary' })),
+  ]);
   tables.apply(numbers.slice(0, 8).map((number, index) => pairPut(index + 1, 1, number)));
   expect(() => tables.apply([pairPut(9, 1, 10)])).toThrow('more than 8 pairs');
 });
@@ -211,7 +246,9 @@ describe('changes of common kinds', () => {
 
   test('too few regions are refused with how many are missing', () => {
     const tables = device();
-    expect(() => requireRegions(tables, 90)).toThrow(expect.objectContaining({ code: 'REGIONS_MISSING', details: { needed: 90, unassigned: 84, missing: 6 } }));
+    expect(() => requireRegions(tables, 90)).toThrow(
+      expect.objectContaining({ code: 'REGIONS_MISSING', details: { needed: 90, unassigned: 84, missing: 6 } }),
+    );
   });
 });
 

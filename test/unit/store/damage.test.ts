@@ -20,7 +20,8 @@ const filled = async (): Promise<TestStore> => {
 };
 
 const pathIn = (store: TestStore, ...names: readonly string[]): string => join(store.directory, ...names);
-const journalIn = (store: TestStore): string => pathIn(store, readdirSync(store.directory).find((name) => name.startsWith('journal.')) ?? 'none');
+const journalIn = (store: TestStore): string =>
+  pathIn(store, readdirSync(store.directory).find((name) => name.startsWith('journal.')) ?? 'none');
 
 /** The content of all metadata files, to see that nothing was changed. */
 const contentOf = (store: TestStore): Record<string, string> =>
@@ -60,7 +61,9 @@ const expectRefused = async (store: TestStore, code: string, text: string, detai
   if (code === 'STORE_VERSION') return;
   const report = await checkStore(store.directory);
   expect(report.ok).toBe(false);
-  expect(report.findings.filter(({ severity }) => severity === 'damage')).toContainEqual(expect.objectContaining({ text: expect.stringContaining(text) }));
+  expect(report.findings.filter(({ severity }) => severity === 'damage')).toContainEqual(
+    expect.objectContaining({ text: expect.stringContaining(text) }),
+  );
   expect(contentOf(store)).toEqual(before);
 };
 
@@ -69,7 +72,11 @@ describe('the journal', () => {
     await using store = await filled();
     const offsets = frameOffsets(readFileSync(journalIn(store)));
     flip(journalIn(store), (offsets[1] as number) + 50);
-    await expectRefused(store, 'STORE_DAMAGED', `record 2 at byte ${offsets[1]} is damaged`, { file: journalIn(store), record: 2, offset: offsets[1] });
+    await expectRefused(store, 'STORE_DAMAGED', `record 2 at byte ${offsets[1]} is damaged`, {
+      file: journalIn(store),
+      record: 2,
+      offset: offsets[1],
+    });
   });
 
   test('with a bad snapshot is refused', async () => {
@@ -90,7 +97,10 @@ describe('the journal', () => {
     const last = offsets.at(-2) as number;
     edit(journalIn(store), (bytes) => bytes.fill(0, last + 40));
     const report = await checkStore(store.directory);
-    expect(report).toMatchObject({ ok: true, findings: [{ severity: 'repair', file: journalIn(store), record: offsets.length - 1, offset: last }] });
+    expect(report).toMatchObject({
+      ok: true,
+      findings: [{ severity: 'repair', file: journalIn(store), record: offsets.length - 1, offset: last }],
+    });
     const opened = await store.open();
     expect(store.notices).toEqual([expect.stringContaining(`record ${offsets.length - 1} at byte ${last} was not whole`)]);
     expect(opened.tables.volumeCount).toBe(3);
@@ -153,7 +163,10 @@ describe('the journal', () => {
   test('that a crash left beside the valid one is removed', async () => {
     await using store = await filled();
     for (const name of ['journal.2', 'journal.2.new', 'superblock.new']) writeFileSync(pathIn(store, name), 'left');
-    expect(await checkStore(store.directory)).toMatchObject({ ok: true, findings: [{ severity: 'repair' }, { severity: 'repair' }, { severity: 'repair' }] });
+    expect(await checkStore(store.directory)).toMatchObject({
+      ok: true,
+      findings: [{ severity: 'repair' }, { severity: 'repair' }, { severity: 'repair' }],
+    });
     await store.open();
     expect(Object.keys(contentOf(store)).sort()).toEqual(['journal.1', 'superblock']);
     expect(store.notices).toHaveLength(3);
@@ -168,7 +181,10 @@ describe('the superblock', () => {
     await using store = await filled();
     const good = readFileSync(pathIn(store, 'superblock'));
     edit(pathIn(store, 'superblock'), (bytes) => bytes.fill(0x55, offset + 256, offset + 512));
-    expect(await checkStore(store.directory)).toMatchObject({ ok: true, findings: [{ severity: 'repair', text: expect.stringContaining('copy') }] });
+    expect(await checkStore(store.directory)).toMatchObject({
+      ok: true,
+      findings: [{ severity: 'repair', text: expect.stringContaining('copy') }],
+    });
     await (await store.open()).close({ clean: true });
     expect(readFileSync(pathIn(store, 'superblock'))).toEqual(good);
     expect(store.notices).toEqual([expect.stringContaining('superblock: copy')]);
@@ -243,7 +259,14 @@ describe('the check', () => {
     expect(await checkStore(store.directory)).toMatchObject({
       ok: true,
       findings: [],
-      summary: { volumes: 3, pairs: 0, physicalVolumes: 2, regions: { total: 128, unassigned: 48, scrubbing: 0 }, wasCleanShutdown: true, formatVersion: 1 },
+      summary: {
+        volumes: 3,
+        pairs: 0,
+        physicalVolumes: 2,
+        regions: { total: 128, unassigned: 48, scrubbing: 0 },
+        wasCleanShutdown: true,
+        formatVersion: 1,
+      },
     });
     expect(contentOf(store)).toEqual(before);
   });
@@ -260,7 +283,13 @@ describe('the check', () => {
     edit(pathIn(store, 'pv', '00002.img'), (bytes) => withByte(bytes, 20 * SMALL_REGION_BYTES + 77, 1));
     expect(await checkStore(store.directory)).toMatchObject({
       ok: false,
-      findings: [{ severity: 'damage', offset: 20 * SMALL_REGION_BYTES + 77, text: expect.stringContaining('region 20 is unassigned and holds data') }],
+      findings: [
+        {
+          severity: 'damage',
+          offset: 20 * SMALL_REGION_BYTES + 77,
+          text: expect.stringContaining('region 20 is unassigned and holds data'),
+        },
+      ],
     });
   });
 

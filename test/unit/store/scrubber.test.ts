@@ -11,7 +11,8 @@ import { nextVolumePut, SMALL_REGION_BYTES, testStore } from '../../support/open
 const NO_PUNCH: Puncher = { punch: async () => false };
 
 const fill = (store: Store, runs: readonly RegionRun[], byte: number): void => {
-  for (const { pv, start, count } of runs) writeSync(store.pvFd(pv), Buffer.alloc(count * SMALL_REGION_BYTES, byte), 0, undefined, start * SMALL_REGION_BYTES);
+  for (const { pv, start, count } of runs)
+    writeSync(store.pvFd(pv), Buffer.alloc(count * SMALL_REGION_BYTES, byte), 0, undefined, start * SMALL_REGION_BYTES);
 };
 
 /** True if every byte of the run is this one. */
@@ -27,8 +28,8 @@ describe.each([
   ['by writing zeros', () => ({ ...NO_PUNCH, method: 'none', close: async (): Promise<void> => undefined })],
 ])('regions of a deleted volume, cleared %s,', (_how, makePuncher) => {
   test('read as zeros in the next volume, and their neighbours keep their data', async () => {
-    await using test = await testStore();
-    const store = await test.open();
+    await using made = await testStore();
+    const store = await made.open();
     const puncher = makePuncher();
     await store.addPvs(1);
     for (const number of [1, 2, 3]) await store.commit(() => [nextVolumePut(store, number)]);
@@ -55,27 +56,27 @@ describe.each([
 });
 
 test('a crash before the list is deleted leaves it, and the work can be done again', async () => {
-  await using test = await testStore();
-  const first = await test.open();
+  await using made = await testStore();
+  const first = await made.open();
   await first.addPvs(1);
   await first.commit([nextVolumePut(first, 1)]);
   fill(first, first.tables.volume(1).runs, 9);
   await first.commit((tables) => volumeDeleteOps(tables, tables.volume(1)));
   await first.close({ clean: false });
 
-  const second = await test.open();
+  const second = await made.open();
   const [list] = second.tables.scrubs();
   expect(list?.runs).toEqual([{ pv: 1, start: 0, count: 16 }]);
   await scrubRuns(second, list?.runs ?? [], NO_PUNCH);
   expect(await scrubRuns(second, list?.runs ?? [], NO_PUNCH)).toMatchObject({ punchedBytes: 0 });
   await second.commit([{ op: 'scrub-delete', id: list?.id ?? 0 }]);
   await second.close({ clean: true });
-  expect(await checkStore(test.directory)).toMatchObject({ ok: true, findings: [] });
+  expect(await checkStore(made.directory)).toMatchObject({ ok: true, findings: [] });
 });
 
 test('a region that never held data is neither punched nor written', async () => {
-  await using test = await testStore();
-  const store = await test.open();
+  await using made = await testStore();
+  const store = await made.open();
   await store.addPvs(1);
   const asked: string[] = [];
   const result = await scrubRuns(store, [{ pv: 1, start: 0, count: 64 }], { punch: async (path) => asked.push(path) > 0 });
@@ -83,10 +84,12 @@ test('a region that never held data is neither punched nor written', async () =>
 });
 
 test('can be stopped between steps', async () => {
-  await using test = await testStore();
-  const store = await test.open();
+  await using made = await testStore();
+  const store = await made.open();
   await store.addPvs(1);
   fill(store, [{ pv: 1, start: 0, count: 1 }], 1);
-  await expect(scrubRuns(store, [{ pv: 1, start: 0, count: 1 }], NO_PUNCH, AbortSignal.abort())).rejects.toThrow(expect.objectContaining({ name: 'AbortError' }));
+  await expect(scrubRuns(store, [{ pv: 1, start: 0, count: 1 }], NO_PUNCH, AbortSignal.abort())).rejects.toThrow(
+    expect.objectContaining({ name: 'AbortError' }),
+  );
   expect(isAll(store, { pv: 1, start: 0, count: 1 }, 1)).toBe(true);
 });

@@ -219,7 +219,9 @@ describe('commit', () => {
     await opened.ensureUnassigned(64);
     await opened.commit([nextVolumePut(opened, 1)]);
     for (let round = 0; round < 300; round += 1) {
-      await opened.commit((tables) => [{ op: 'volume-put', row: { ...tables.volume(1), isProtected: round % 2 === 0, name: `name-${round}` } }]);
+      await opened.commit((tables) => [
+        { op: 'volume-put', row: { ...tables.volume(1), isProtected: round % 2 === 0, name: `name-${round}` } },
+      ]);
     }
     expect(opened.journalBytes).toBeLessThan(25_000);
     expect(readdirSync(store.directory).filter((name) => name.startsWith('journal'))).toHaveLength(1);

@@ -43,7 +43,9 @@ test('a store of an older version is upgraded once, and then belongs to the newe
   expect(again).toMatchObject({ formatVersion: 2, wasCleanShutdown: false });
   expect(again.tables.volumeCount).toBe(1);
   await again.close({ clean: true });
-  await expect(store.open()).rejects.toThrow(expect.objectContaining({ code: 'STORE_VERSION', message: expect.stringContaining('format version 2') }));
+  await expect(store.open()).rejects.toThrow(
+    expect.objectContaining({ code: 'STORE_VERSION', message: expect.stringContaining('format version 2') }),
+  );
 });
 
 test('a store that is opened for reading only is read through the upgrader, and stays of its version', async () => {
@@ -61,12 +63,21 @@ test('a store that is opened for reading only is read through the upgrader, and 
 test('a store that is too old for every upgrader is refused', async () => {
   await using store = await testStore();
   const far: Formats = { current: 3, upgraders: new Map([[2, (ops) => ops]]) };
-  await expect(store.open({ formats: far })).rejects.toThrow(expect.objectContaining({ code: 'STORE_VERSION', message: expect.stringContaining('cannot read any more') }));
+  await expect(store.open({ formats: far })).rejects.toThrow(
+    expect.objectContaining({ code: 'STORE_VERSION', message: expect.stringContaining('cannot read any more') }),
+  );
 });
 
 test('upgraders are applied one after the other', () => {
   const add = (text: string) => (ops: readonly unknown[]) => [...ops, text];
-  const path = upgradePath(1, { current: 4, upgraders: new Map([[1, add('a')], [2, add('b')], [3, add('c')]]) });
+  const path = upgradePath(1, {
+    current: 4,
+    upgraders: new Map([
+      [1, add('a')],
+      [2, add('b')],
+      [3, add('c')],
+    ]),
+  });
   expect(upgradeOps([], path ?? [])).toEqual(['a', 'b', 'c']);
   expect(upgradePath(4, { current: 4, upgraders: new Map() })).toEqual([]);
 });
@@ -79,7 +90,9 @@ test('a crash at any moment of the upgrade leaves the old store or the new one',
   await old.commit([host]);
   await old.close({ clean: true });
   const names = await made.list('/store');
-  const image = new Map(await Promise.all(names.map(async (name) => [`/store/${name}`, (await made.readFile(`/store/${name}`)) as Buffer] as const)));
+  const image = new Map(
+    await Promise.all(names.map(async (name) => [`/store/${name}`, (await made.readFile(`/store/${name}`)) as Buffer] as const)),
+  );
 
   const files = new RecordedFiles(image);
   await MetadataLog.start(files, '/store', await MetadataLog.read(files, '/store', NEXT), { formats: NEXT });
@@ -91,5 +104,5 @@ test('a crash at any moment of the upgrade leaves the old store or the new one',
       expect(recovered.tables.hosts().map(({ name }) => name)).toEqual(['ALPHA']);
     }
   }
-  expect([...versions].sort()).toEqual([1, 2]);
+  expect(versions).toEqual(new Set([1, 2]));
 });
