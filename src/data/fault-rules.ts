@@ -3,8 +3,10 @@
  *
  * A rule's counters are shared by all workers: whether the n-th matching request is struck depends on the seed and n
  * alone, so a run with one connection repeats exactly. Counters: 0 matches so far, 1 hits so far, 2 hits left (-1: no end).
+ * A rule that has no hit left does nothing any more: no error, and no latency either.
  */
 import type { FaultRule } from '../engine/api.ts';
+import type { FaultCounters } from './plane-api.ts';
 
 export const FAULT_COUNTER_WORDS = 3;
 export type FaultOperation = 'read' | 'write' | 'flush';
@@ -25,6 +27,13 @@ const chance = (seed: number, position: number): number => {
 
 const matches = (rule: FaultRule, operation: FaultOperation, offset: number, length: number): boolean =>
   (rule.error === 'any' || rule.error === operation) && (operation === 'flush' || (offset < rule.offset + rule.length && offset + length > rule.offset));
+
+export const countersOf = (counters: Int32Array): FaultCounters => {
+  const left = Atomics.load(counters, 2);
+  return { hits: Atomics.load(counters, 1), left: left < 0 ? null : left };
+};
+
+const isExpired = ({ counters }: ActiveFault): boolean => Atomics.load(counters, 2) === 0;
 
 /** Takes one hit of the rule, if it has one left. */
 const strike = (fault: ActiveFault): boolean => {
@@ -49,11 +58,11 @@ export const faultError = (faults: readonly ActiveFault[], operation: FaultOpera
   return '';
 };
 
-/** Milliseconds that the request has to wait before it is carried out. Rules with an error add theirs without a strike. */
+/** Milliseconds that the request has to wait before it is carried out. A rule with an error delays whatever it may strike. */
 export const faultLatencyMs = (faults: readonly ActiveFault[], operation: FaultOperation, offset: number, length: number): number => {
   let latencyMs = 0;
   for (const fault of faults) {
-    if (fault.rule.latencyMs === 0 || !matches(fault.rule, operation, offset, length)) continue;
+    if (fault.rule.latencyMs === 0 || isExpired(fault) || !matches(fault.rule, operation, offset, length)) continue;
     if (fault.rule.errno !== 'none' || strike(fault)) latencyMs = Math.max(latencyMs, fault.rule.latencyMs);
   }
   return latencyMs;

@@ -16,8 +16,9 @@ import { nativeReport } from '../platform/native.ts';
 import { Copies } from './copies.ts';
 import { IntentCleaner } from './intent-cleaner.ts';
 import { Clients } from './clients.ts';
+import { countersOf } from './fault-rules.ts';
 import type { FromLane } from './lane-messages.ts';
-import type { DataPlane, ExportPolicy, ListenOptions, PairProgress, PairSpec, PairSwitch, PlaneEvents, VolumeSpec } from './plane-api.ts';
+import type { DataPlane, ExportPolicy, FaultCounters, ListenOptions, PairProgress, PairSpec, PairSwitch, PlaneEvents, VolumeSpec } from './plane-api.ts';
 import { switchPairs } from './pair-switch.ts';
 import { PairState, type PlaneStore, VolumeState } from './plane-state.ts';
 import { Roster } from './roster.ts';
@@ -271,11 +272,11 @@ class Plane extends EventEmitter<PlaneEvents> implements DataPlane {
     void this.#tellAgain(volume);
   }
 
-  faultHits(id: number): number {
+  faultCounters(id: number): FaultCounters {
     for (const volume of this.#roster.volumes.values()) {
-      for (const fault of volume.faults) if (fault.rule.id === id) return Atomics.load(new Int32Array(fault.counters), 1);
+      for (const { rule, counters } of volume.faults) if (rule.id === id) return countersOf(new Int32Array(counters));
     }
-    return 0;
+    return { hits: 0, left: 0 };
   }
 
   // Clients

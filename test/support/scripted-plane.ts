@@ -105,8 +105,8 @@ export class ScriptedPlane extends EventEmitter<PlaneEvents> implements DataPlan
     return Promise.reject(new TwinvolError('NOT_SUPPORTED', 'this plane has no data'));
   }
   faultsSet(): void {}
-  faultHits(): number {
-    return 0;
+  faultCounters(): { readonly hits: number; readonly left: number | null } {
+    return { hits: 0, left: null };
   }
   listen(options: { readonly unixPath?: string }): Promise<readonly string[]> {
     return Promise.resolve([`nbd+unix:///?socket=${options.unixPath}`]);

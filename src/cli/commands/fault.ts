@@ -22,7 +22,7 @@ const COLUMNS: readonly Column<FaultRule>[] = [
   },
   { heading: 'RANGE', text: rangeText },
   { heading: 'RATE', align: 'right', text: ({ rate }) => `${rate * 100}%` },
-  { heading: 'LEFT', align: 'right', text: ({ count }) => (count === null ? 'for ever' : String(count)) },
+  { heading: 'LEFT', align: 'right', text: ({ count, expired }) => (expired ? 'expired' : count === null ? 'for ever' : String(count)) },
   { heading: 'SEED', align: 'right', text: ({ seed }) => String(seed) },
   { heading: 'HITS', align: 'right', text: ({ hits }) => String(hits) },
 ];

@@ -31,6 +31,7 @@ const FAULT: FaultRule = {
   count: 1,
   seed: 7,
   hits: 0,
+  expired: false,
 };
 
 /** A method that keeps what it was called with. */
