@@ -95,6 +95,8 @@ export type ListenOptions = {
   readonly tls?: { readonly certPem: string; readonly keyPem: string; readonly caPem?: string; readonly required: boolean };
 };
 
+export type FaultCounters = { readonly hits: number; readonly left: number | null };
+
 export type PlaneEvents = {
   /** Every region is clean and durable on the target leg; the engine switches to `mirroring` with `onlyIfClean`. */
   copyDone: [{ readonly pair: number }];
@@ -144,7 +146,8 @@ export interface DataPlane {
   verify(id: number, options: { readonly repair: boolean; readonly signal?: AbortSignal }): Promise<Omit<VerifyReport, 'repaired'>>;
 
   faultsSet(volume: number, rules: readonly FaultRule[]): void;
-  faultHits(id: number): number;
+  /** How often a rule has struck, and how often it still will; null: for ever. */
+  faultCounters(id: number): FaultCounters;
 
   listen(options: ListenOptions): Promise<readonly string[]>;
   clients(): Promise<readonly ClientView[]>;

@@ -58,12 +58,15 @@ export type FaultRule = {
   /** Probability, 0 to 1. */
   readonly rate: number;
   readonly latencyMs: number;
-  /** How often it still strikes; null: for ever. */
+  /** How often it still strikes; 0: not any more; null: for ever. */
   readonly count: number | null;
   readonly seed: number;
+  /** How often it has struck. */
   readonly hits: number;
+  /** It has struck as often as it was meant to, and does nothing any more. */
+  readonly expired: boolean;
 };
-export type FaultAddInput = { readonly volume: VolumeRef } & Partial<Omit<FaultRule, 'id' | 'volume' | 'hits'>>;
+export type FaultAddInput = { readonly volume: VolumeRef } & Partial<Omit<FaultRule, 'id' | 'volume' | 'hits' | 'expired'>>;
 
 export interface Engine {
   status(): StatusView;

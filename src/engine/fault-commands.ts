@@ -33,7 +33,10 @@ export class FaultCommands {
   }
 
   list(): readonly FaultRule[] {
-    return [...this.#rules.values()].map((rule) => ({ ...rule, hits: this.#context.plane.faultHits(rule.id) }));
+    return [...this.#rules.values()].map((rule) => {
+      const { hits, left } = this.#context.plane.faultCounters(rule.id);
+      return { ...rule, hits, count: left, expired: left === 0 };
+    });
   }
 
   /** @returns how many were taken away */
@@ -73,5 +76,5 @@ const ruleFrom = (input: FaultAddInput, row: VolumeRow, id: number): FaultRule =
   if (!(latencyMs >= 0 && latencyMs <= LATENCY_MS_MAX)) throw refuse(`the latency ${latencyMs} ms is not between 0 and ${LATENCY_MS_MAX}`);
   if (count !== null && !(Number.isSafeInteger(count) && count >= 1)) throw refuse(`${count} is no number of times`);
   if (!Number.isSafeInteger(seed) || seed < 0) throw refuse(`${seed} is no seed`);
-  return { id, volume: row.number, error, errno, offset, length, rate, latencyMs, count, seed, hits: 0 };
+  return { id, volume: row.number, error, errno, offset, length, rate, latencyMs, count, seed, hits: 0, expired: false };
 };
