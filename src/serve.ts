@@ -93,7 +93,12 @@ const engineOptions = ({ store, nbdUnix, nbdTcp, tls, lanes }: ServeOptions): En
   ...(tls === undefined ? {} : { tls: tlsMaterial(tls) }),
 });
 
-const tlsMaterial = ({ certFile, keyFile, caFile, required = caFile !== undefined }: NonNullable<ServeOptions['tls']>): NonNullable<EngineOptions['tls']> => ({
+const tlsMaterial = ({
+  certFile,
+  keyFile,
+  caFile,
+  required = caFile !== undefined,
+}: NonNullable<ServeOptions['tls']>): NonNullable<EngineOptions['tls']> => ({
   certPem: pemOf(certFile, 'certificate'),
   keyPem: pemOf(keyFile, 'key'),
   ...(caFile === undefined ? {} : { caPem: pemOf(caFile, "authority's certificate") }),

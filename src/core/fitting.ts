@@ -33,7 +33,8 @@ export type Refit = { readonly row: VolumeRow; readonly surplus: readonly Region
  * @param granted runs for the missing regions, exactly `missingRegions` of them
  */
 export const refit = (volume: VolumeRow, fitting: Fitting, granted: readonly RegionRun[]): Refit => {
-  if (countRegions(granted) !== fitting.missingRegions) throw new Error(`fitting needs ${fitting.missingRegions} regions, got ${countRegions(granted)}`);
+  if (countRegions(granted) !== fitting.missingRegions)
+    throw new Error(`fitting needs ${fitting.missingRegions} regions, got ${countRegions(granted)}`);
   const { head: kept, tail: surplus } = splitRuns(volume.runs, countRegions(volume.runs) - fitting.surplusRegions);
   const { formerCapacityBytes, ...rest } = volume;
   const former = formerCapacityBytes ?? volume.capacityBytes;

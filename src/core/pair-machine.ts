@@ -261,7 +261,10 @@ const happened = (now: PairRow | null, event: Happening, atMs: number): Moved =>
   if (now === null || cell.kind === 'late') return unchanged(now, [{ do: 'report', level: 'debug', text: `${event.event} came late` }]);
   switch (event.event) {
     case 'copy-done':
-      return moved(now, rowIn(now, { state: 'duplex' }, atMs), [{ do: 'switch', mode: 'mirroring', dirty: 'keep', onlyIfClean: true }, { do: 'journal' }]);
+      return moved(now, rowIn(now, { state: 'duplex' }, atMs), [
+        { do: 'switch', mode: 'mirroring', dirty: 'keep', onlyIfClean: true },
+        { do: 'journal' },
+      ]);
     case 'recovered':
       return recovered(now, event.dirtyBytes, atMs);
     case 'undone':
@@ -288,7 +291,9 @@ const happened = (now: PairRow | null, event: Happening, atMs: number): Moved =>
 const suspended = (now: PairRow, cell: HappeningCell, event: Happening, reason: string, atMs: number): Moved => {
   if (cell.kind !== 'moves') return unchanged(now, [{ do: 'report', level: 'warning', text: `${reason} (${cell.note})` }]);
   const restoring = now.copy === 'restore';
-  const change: RowChange = restoring ? { state: 'suspended', copy: 'restore', reason: `restore-interrupted: ${reason}` } : { state: 'suspended', reason };
+  const change: RowChange = restoring
+    ? { state: 'suspended', copy: 'restore', reason: `restore-interrupted: ${reason}` }
+    : { state: 'suspended', reason };
   const isTracking = event.event === 'secondary-failed';
   return moved(now, rowIn(now, change, atMs), [
     { do: 'copy-stop' },

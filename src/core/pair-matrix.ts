@@ -16,7 +16,16 @@ export type PairCommand = (typeof PAIR_COMMANDS)[number];
  * What happens to a pair without a command. `undone`: a command had switched the data plane and could not be recorded;
  * `recovered`: the engine starts with the pair in its tables.
  */
-export const PAIR_HAPPENINGS = ['copy-done', 'copy-failed', 'primary-failed', 'secondary-failed', 'link-lost', 'differs', 'undone', 'recovered'] as const;
+export const PAIR_HAPPENINGS = [
+  'copy-done',
+  'copy-failed',
+  'primary-failed',
+  'secondary-failed',
+  'link-lost',
+  'differs',
+  'undone',
+  'recovered',
+] as const;
 export type PairHappening = (typeof PAIR_HAPPENINGS)[number];
 
 export type AllowedCell = {
@@ -64,7 +73,11 @@ export const COMMAND_MATRIX: Readonly<Record<PairCommand, Readonly<Record<PairSt
     'duplex-pending': copying(waitDuplex),
     duplex: goes('split', 'the secondary keeps the image of this moment; both sides are tracked'),
     split: refused('PAIR_STATE', 'the pair is split already', 'to take a newer image, resync, wait for duplex, and split again'),
-    suspended: refused('PAIR_STATE', 'an error stopped the update copy, so the secondary is no image of one moment', 'resync, wait for duplex, then split'),
+    suspended: refused(
+      'PAIR_STATE',
+      'an error stopped the update copy, so the secondary is no image of one moment',
+      'resync, wait for duplex, then split',
+    ),
   },
   resync: {
     simplex: noPair,
@@ -85,7 +98,11 @@ export const COMMAND_MATRIX: Readonly<Record<PairCommand, Readonly<Record<PairSt
     suspended: {
       ...goes('duplex-pending', 'the interrupted restore goes on'),
       only: 'restore-interrupted',
-      unless: refused('PAIR_STATE', 'an error stopped the update copy, so the secondary is no image of one moment', 'resync, wait for duplex, then split'),
+      unless: refused(
+        'PAIR_STATE',
+        'an error stopped the update copy, so the secondary is no image of one moment',
+        'resync, wait for duplex, then split',
+      ),
     },
   },
   release: {

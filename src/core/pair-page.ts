@@ -47,7 +47,12 @@ const happeningCell = (cell: HappeningCell): string => {
   }
 };
 
-const table = <Name extends string>(head: string, names: readonly Name[], means: (name: Name) => string, cell: (name: Name, state: (typeof PAIR_STATES)[number]) => string): string => {
+const table = <Name extends string>(
+  head: string,
+  names: readonly Name[],
+  means: (name: Name) => string,
+  cell: (name: Name, state: (typeof PAIR_STATES)[number]) => string,
+): string => {
   const line = (cells: readonly string[]): string => `| ${cells.join(' | ')} |`;
   const rows = names.map((name) => line([`\`${name}\`: ${means(name)}`, ...PAIR_STATES.map((state) => cell(name, state))]));
   return [line([head, ...PAIR_STATES]), line([head, ...PAIR_STATES].map(() => '---')), ...rows].join('\n');
@@ -64,11 +69,21 @@ To write it anew: \`npx vitest run test/unit/core/pair-machine.test.ts -u\`.
 Every refused cell has a stable error code; its message names the pair, its state and the states in which the command
 is allowed. Exit status 10.
 
-${table('command', PAIR_COMMANDS, (name) => COMMAND_MEANS[name], (name, state) => commandCell(COMMAND_MATRIX[name][state]))}
+${table(
+  'command',
+  PAIR_COMMANDS,
+  (name) => COMMAND_MEANS[name],
+  (name, state) => commandCell(COMMAND_MATRIX[name][state]),
+)}
 
 ## Happenings
 
 What the engine meets without a command. A pair that is moved carries the reason in its row (\`pair status\`) and in an event.
 
-${table('happening', PAIR_HAPPENINGS, (name) => HAPPENING_MEANS[name], (name, state) => happeningCell(HAPPENING_MATRIX[name][state]))}
+${table(
+  'happening',
+  PAIR_HAPPENINGS,
+  (name) => HAPPENING_MEANS[name],
+  (name, state) => happeningCell(HAPPENING_MATRIX[name][state]),
+)}
 `;

@@ -95,7 +95,11 @@ export const nameSecondary = (primary: VolumeRow, named: VolumeRow, pool: Pool, 
   if (reason !== null) throw unusable(named, reason, involvement !== undefined);
   const how = sizeRelation(primary, named);
   if (wish.fit === 'off' && how === 'smaller') {
-    throw unusable(named, `it is smaller than ${primary.name} by ${formatSize(primary.capacityBytes - named.capacityBytes)}, and regions are not fitted`, false);
+    throw unusable(
+      named,
+      `it is smaller than ${primary.name} by ${formatSize(primary.capacityBytes - named.capacityBytes)}, and regions are not fitted`,
+      false,
+    );
   }
   if (wish.fit === 'off' && how === 'larger' && wish.condition === 'same') {
     throw unusable(named, `it is larger than ${primary.name}, and the condition is "same"`, false);
@@ -110,12 +114,16 @@ const chosen = (primary: VolumeRow, volume: VolumeRow, pool: Pool, wish: Wish): 
 };
 
 const unusable = (volume: VolumeRow, reason: string, isPaired: boolean): TwinvolError =>
-  new TwinvolError(isPaired ? 'VOLUME_PAIRED' : 'NOT_A_SECONDARY', `volume ${volume.name} (${volume.number}) cannot be the secondary: ${reason}; nothing was changed`, {
-    ...(volume.attribute === 'normal' && !isPaired
-      ? { remedy: `put it into the pool with twinvol volume set ${volume.name} --attribute secondary; its content will be overwritten` }
-      : {}),
-    details: { volume: volume.number, reason },
-  });
+  new TwinvolError(
+    isPaired ? 'VOLUME_PAIRED' : 'NOT_A_SECONDARY',
+    `volume ${volume.name} (${volume.number}) cannot be the secondary: ${reason}; nothing was changed`,
+    {
+      ...(volume.attribute === 'normal' && !isPaired
+        ? { remedy: `put it into the pool with twinvol volume set ${volume.name} --attribute secondary; its content will be overwritten` }
+        : {}),
+      details: { volume: volume.number, reason },
+    },
+  );
 
 const noCandidate = (primary: VolumeRow, best: Best, wish: Wish): TwinvolError => {
   const needed = `${formatSize(primary.capacityBytes)}`;
@@ -158,7 +166,13 @@ const regionsMissing = (primary: VolumeRow, volume: VolumeRow, fitting: Fitting,
     `volume ${volume.name} needs ${fitting.missingRegions} more regions, and ${missing} of them are missing from the unassigned-region table (${where}); nothing was changed`,
     {
       remedy: 'delete an unused volume of the pool, or create a secondary of the right capacity',
-      details: { missingRegions: missing, neededRegions: fitting.missingRegions, unassignedRegions: pool.unassignedRegions, scrubbingRegions: pool.scrubbingRegions, sources: sources.slice(0, 100) },
+      details: {
+        missingRegions: missing,
+        neededRegions: fitting.missingRegions,
+        unassignedRegions: pool.unassignedRegions,
+        scrubbingRegions: pool.scrubbingRegions,
+        sources: sources.slice(0, 100),
+      },
     },
   );
 };
@@ -167,7 +181,11 @@ const regionsMissing = (primary: VolumeRow, volume: VolumeRow, fitting: Fitting,
  * The unused-secondary report: the candidates for a named choice, or with `explain` every volume and why it is not one.
  * Smaller volumes are candidates only where regions are fitted.
  */
-export const reportCandidates = (primary: VolumeRow, pool: Pool, options: { readonly fit: Wish['fit']; readonly explain: boolean }): readonly CandidateView[] => {
+export const reportCandidates = (
+  primary: VolumeRow,
+  pool: Pool,
+  options: { readonly fit: Wish['fit']; readonly explain: boolean },
+): readonly CandidateView[] => {
   const views: CandidateView[] = [];
   for (const volume of pool.volumes) {
     const reason = candidateReason(primary, volume, pool, options.fit);

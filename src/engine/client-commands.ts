@@ -18,7 +18,8 @@ export class ClientCommands {
   async end(id: number): Promise<ClientView> {
     const client = (await this.list()).find((one) => one.id === id);
     const ended = client === undefined ? 0 : await this.#context.plane.clientsEnd({ client: id });
-    if (client === undefined || ended === 0) throw new TwinvolError('CLIENT_NOT_FOUND', `there is no NBD connection ${id}`, { details: { client: id } });
+    if (client === undefined || ended === 0)
+      throw new TwinvolError('CLIENT_NOT_FOUND', `there is no NBD connection ${id}`, { details: { client: id } });
     this.#context.log.info({ client: id, peer: client.peer }, 'NBD connection ended by command');
     return client;
   }

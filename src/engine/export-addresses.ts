@@ -21,7 +21,8 @@ export class ExportAddresses {
 
   /** The preferred URI; empty while nothing listens. */
   uriOf(exportName: string): string {
-    return this.urisOf(exportName)[0] ?? '';
+    const [preferred] = this.#endpoints;
+    return preferred === undefined ? '' : formatNbdUri({ ...preferred, exportName });
   }
 
   /** The sockets without an export, for `status`. */

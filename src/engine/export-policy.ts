@@ -69,7 +69,9 @@ export class DeviceExportPolicy implements ExportPolicy {
   #dirtyOf(volume: number, asSecondary: PairRow | undefined): ExportGrant['dirty'] {
     if (asSecondary !== undefined) return { pair: asSecondary.id, side: 'secondary' };
     const pairs = this.#pairs.ofPrimary(volume);
-    const tracking = pairs.filter((pair) => pair.state === 'split' || pair.state === 'suspended').sort((a, b) => a.stateSinceMs - b.stateSinceMs);
+    const tracking = pairs
+      .filter((pair) => pair.state === 'split' || pair.state === 'suspended')
+      .sort((a, b) => a.stateSinceMs - b.stateSinceMs);
     const pair = tracking[0] ?? pairs[0];
     return pair === undefined ? null : { pair: pair.id, side: 'primary' };
   }

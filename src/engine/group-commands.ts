@@ -52,7 +52,10 @@ export class GroupCommands {
     await this.#context.store.commit((tables) => {
       const group = requireGroup(tables.group(input.name), input.name);
       const other = tables.groupOfPair(pair.id);
-      if (other !== undefined) throw new TwinvolError('PAIR_GROUPED', `${this.#context.views.pairText(pair)} is in the group ${other.name} already`, { details: { group: other.name } });
+      if (other !== undefined)
+        throw new TwinvolError('PAIR_GROUPED', `${this.#context.views.pairText(pair)} is in the group ${other.name} already`, {
+          details: { group: other.name },
+        });
       return [{ op: 'group-put', row: { ...group, pairs: [...group.pairs, pair.id] } }];
     });
     return this.#changed(input.name);
@@ -69,7 +72,8 @@ export class GroupCommands {
     const pair = this.#requirePair({ primary, ...(secondary === undefined ? {} : { secondary }) });
     await this.#context.store.commit((tables) => {
       const group = requireGroup(tables.group(name), name);
-      if (!group.pairs.includes(pair.id)) throw new TwinvolError('PAIR_NOT_FOUND', `${this.#context.views.pairText(pair)} is not in the group ${name}`);
+      if (!group.pairs.includes(pair.id))
+        throw new TwinvolError('PAIR_NOT_FOUND', `${this.#context.views.pairText(pair)} is not in the group ${name}`);
       return [{ op: 'group-put', row: { ...group, pairs: group.pairs.filter((id) => id !== pair.id) } }];
     });
     return this.#changed(name);
@@ -79,7 +83,10 @@ export class GroupCommands {
     const { store, locks, pairs } = this.#context;
     const members = requireGroup(store.tables.group(input.name), input.name).pairs;
     const rows = members.map((id) => pairs.row(id)).filter((row) => row !== undefined);
-    if (rows.length === 0) throw new TwinvolError('PAIR_NOT_FOUND', `group split refused: the group ${input.name} has no pairs`, { remedy: 'add pairs with twinvol group add' });
+    if (rows.length === 0)
+      throw new TwinvolError('PAIR_NOT_FOUND', `group split refused: the group ${input.name} has no pairs`, {
+        remedy: 'add pairs with twinvol group add',
+      });
     const keys = rows.flatMap((row) => [`volume:${row.primary}`, `volume:${row.secondary}`, `pair:${row.id}`] as const);
     return locks.run(keys, `group split ${input.name}`, async () => {
       const present = requireGroup(store.tables.group(input.name), input.name).pairs;
@@ -87,7 +94,11 @@ export class GroupCommands {
         throw new TwinvolError('CHANGED', `group split gave up: the members of ${input.name} changed meanwhile; nothing was split`);
       }
       const decided = this.#decideAll(input.name, present);
-      if (input.plan === true) return this.#pairs.splitPlan('group split', decided.map((member) => member.now));
+      if (input.plan === true)
+        return this.#pairs.splitPlan(
+          'group split',
+          decided.map((member) => member.now),
+        );
       await this.#splitAll(input.name, decided);
       return decided.map((member) => this.#context.views.pair(member.row));
     });
@@ -124,9 +135,13 @@ export class GroupCommands {
     });
     const { switched, pauseMs } = await plane.pairsSwitch(switches);
     if (!switched) {
-      throw new TwinvolError('PAIR_STATE', `group ${name} was not split, none of its pairs: an error on a leg is stopping the update copy of one at this moment`, {
-        remedy: 'look at twinvol pair status; resync that pair, wait for duplex, then repeat',
-      });
+      throw new TwinvolError(
+        'PAIR_STATE',
+        `group ${name} was not split, none of its pairs: an error on a leg is stopping the update copy of one at this moment`,
+        {
+          remedy: 'look at twinvol pair status; resync that pair, wait for duplex, then repeat',
+        },
+      );
     }
     try {
       await Promise.all(members.map(({ row }) => plane.volumeFlush(row.secondary)));

@@ -51,7 +51,11 @@ export class MountGate implements InquiryGate {
 
   async check(request: InquiryRequest): Promise<void> {
     const { asker, clients, urisOf } = this.#options;
-    const targets = request.targets.map(({ number, name }) => ({ volume: number, name, uris: [...urisOf(name), ...urisOf(String(number))] }));
+    const targets = request.targets.map(({ number, name }) => ({
+      volume: number,
+      name,
+      uris: [...urisOf(name), ...urisOf(String(number))],
+    }));
     const asked = this.#askedAbout(targets.map((target) => target.volume));
     const answers = asker === undefined || asked.length === 0 ? [] : await asker.ask({ targets, asked });
     // Looked at last: a connection that came while the hosts were asked is evidence too.
@@ -73,7 +77,8 @@ export class MountGate implements InquiryGate {
     const { tables } = this.#options;
     const volumesOf = new Map<string, number[]>();
     for (const volume of volumes) {
-      for (const host of hostsReaching(tables.hosts(), volume, tables.settings)) volumesOf.set(host, [...(volumesOf.get(host) ?? []), volume]);
+      for (const host of hostsReaching(tables.hosts(), volume, tables.settings))
+        volumesOf.set(host, [...(volumesOf.get(host) ?? []), volume]);
     }
     return [...volumesOf].map(([host, reached]) => ({ host, volumes: reached }));
   }

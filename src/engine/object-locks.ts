@@ -66,7 +66,14 @@ export class ObjectLocks {
       wanted.find((key) => this.#holders.has(key) || before.some((waiter) => waiter.keys.includes(key)));
     if (blockedBy(this.#waiters) === undefined) return Promise.resolve(this.#hold(wanted, owner));
     return new Promise((resolve, reject) => {
-      let timer: NodeJS.Timeout | undefined;
+      const giveUp = (): void => {
+        const index = this.#waiters.indexOf(waiter);
+        const key = blockedBy(this.#waiters.slice(0, index));
+        this.#waiters.splice(index, 1);
+        this.#grantWaiting();
+        reject(this.#heldError(owner, key, waitMs ?? 0));
+      };
+      const timer = waitMs === null ? undefined : setTimeout(giveUp, waitMs);
       const waiter: Waiter = {
         keys: wanted,
         owner,
@@ -76,14 +83,6 @@ export class ObjectLocks {
         },
       };
       this.#waiters.push(waiter);
-      if (waitMs === null) return;
-      timer = setTimeout(() => {
-        const index = this.#waiters.indexOf(waiter);
-        const key = blockedBy(this.#waiters.slice(0, index));
-        this.#waiters.splice(index, 1);
-        this.#grantWaiting();
-        reject(this.#heldError(owner, key, waitMs));
-      }, waitMs);
     });
   }
 

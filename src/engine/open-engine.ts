@@ -89,7 +89,12 @@ const assemble = async ({ options, store, log, listen, undo }: Assembly): Promis
   const policy = new DeviceExportPolicy(tables, pairs);
   const regions = new RegionSupply({ store, puncher: new HolePuncher(), log, events });
   undo.push(() => regions.close());
-  const plane = await openPlane({ store, policy, durability: tables.settings.durability, ...(options.lanes === undefined ? {} : { lanes: options.lanes }) });
+  const plane = await openPlane({
+    store,
+    policy,
+    durability: tables.settings.durability,
+    ...(options.lanes === undefined ? {} : { lanes: options.lanes }),
+  });
   undo.push(() => plane.close());
   const addresses = new ExportAddresses();
   const views = new Views(tables, plane, pairs, addresses);
@@ -112,7 +117,16 @@ const assemble = async ({ options, store, log, listen, undo }: Assembly): Promis
   const bases = await plane.listen(listen);
   addresses.set(bases.map((uri) => parseNbdUri(uri)));
   log.info({ store: store.directory, sockets: bases, lanes: plane.laneCount, handover: plane.handover }, 'ready');
-  return new DeviceEngine({ context, shell, policy, happenings, addresses, controlPath: options.controlPath ?? '', startedAtMs: nowMs(), recoveryBytes });
+  return new DeviceEngine({
+    context,
+    shell,
+    policy,
+    happenings,
+    addresses,
+    controlPath: options.controlPath ?? '',
+    startedAtMs: nowMs(),
+    recoveryBytes,
+  });
 };
 
 /** Checked before the store is touched; completed when its directory is known. */
@@ -121,6 +135,10 @@ const listenOptionsOf = ({ nbdUnix, nbdTcp, tls }: EngineOptions): ((store: Stor
   if (tls !== undefined && tcp === undefined) throw new TwinvolError('USAGE', 'TLS is for TCP, and no TCP address is given');
   return (store) => {
     const unixPath = nbdUnix ?? (tcp === undefined ? join(store.directory, NBD_SOCKET_NAME) : undefined);
-    return { ...(unixPath === undefined ? {} : { unixPath }), ...(tcp === undefined ? {} : { tcp }), ...(tls === undefined ? {} : { tls }) };
+    return {
+      ...(unixPath === undefined ? {} : { unixPath }),
+      ...(tcp === undefined ? {} : { tcp }),
+      ...(tls === undefined ? {} : { tls }),
+    };
   };
 };

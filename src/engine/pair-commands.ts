@@ -88,9 +88,15 @@ export class PairCommands {
     requirePace(input.pace);
     return onPair(this.#context, input, 'set', async (row, text) => {
       const { pace = row.pace, fence = row.fence } = input;
-      if (input.plan === true) return planView('pair set', { steps: [`pace ${row.pace} -> ${pace}`, `fence ${row.fence} -> ${fence}`], volumes: this.#names(row) });
+      if (input.plan === true)
+        return planView('pair set', {
+          steps: [`pace ${row.pace} -> ${pace}`, `fence ${row.fence} -> ${fence}`],
+          volumes: this.#names(row),
+        });
       if (pace === row.pace && fence === row.fence) return this.#view(row);
-      return this.#view(await this.#shell.command({ command: 'set', text, now: row, decision: this.#decide(row, { event: 'set', pace, fence }) }));
+      return this.#view(
+        await this.#shell.command({ command: 'set', text, now: row, decision: this.#decide(row, { event: 'set', pace, fence }) }),
+      );
     });
   }
 
@@ -101,18 +107,26 @@ export class PairCommands {
 
   async #copyAgain(command: 'resync' | 'restore', row: PairRow, text: string, input: PairCommandInput): Promise<PairView> {
     const decision = this.#decide(row, { event: command, ...(input.pace === undefined ? {} : { pace: input.pace }) });
-    return this.#view(await this.#shell.command({ command, text, now: row, decision, ...(input.consent === undefined ? {} : { consent: input.consent }) }));
+    return this.#view(
+      await this.#shell.command({ command, text, now: row, decision, ...(input.consent === undefined ? {} : { consent: input.consent }) }),
+    );
   }
 
   /** The other pairs of a primary that is overwritten must not be copying from it or mirroring it. */
   #requireQuietSiblings(row: PairRow): void {
     const { pairs, views } = this.#context;
-    const busy = pairs.ofPrimary(row.primary).find((other) => other.id !== row.id && other.state !== 'split' && other.state !== 'suspended');
+    const busy = pairs
+      .ofPrimary(row.primary)
+      .find((other) => other.id !== row.id && other.state !== 'split' && other.state !== 'suspended');
     if (busy === undefined) return;
-    throw new TwinvolError('PAIR_STATE', `restore refused: ${views.pairText(busy)} of the same primary is ${busy.state}; every other pair must be split or suspended`, {
-      remedy: 'split the other pairs of the primary first',
-      details: { pair: busy.id, state: busy.state },
-    });
+    throw new TwinvolError(
+      'PAIR_STATE',
+      `restore refused: ${views.pairText(busy)} of the same primary is ${busy.state}; every other pair must be split or suspended`,
+      {
+        remedy: 'split the other pairs of the primary first',
+        details: { pair: busy.id, state: busy.state },
+      },
+    );
   }
 
   /** What comes after a release without belonging to it: a refusal of it is told, and the release stands. */
@@ -185,7 +199,9 @@ export class PairCommands {
     const steps = [
       ...(row.state === 'duplex-pending' ? ['the copy ends; its target is left with a part of the image'] : []),
       `${primary} and ${secondary} are no longer a pair; the record of what differs is gone`,
-      attribute === 'secondary' ? `${secondary} goes back to the pool, where it may be chosen and overwritten` : `${secondary} becomes a normal volume and keeps its data`,
+      attribute === 'secondary'
+        ? `${secondary} goes back to the pool, where it may be chosen and overwritten`
+        : `${secondary} becomes a normal volume and keeps its data`,
     ];
     return planView('pair release', { steps, volumes: [primary, secondary] });
   }

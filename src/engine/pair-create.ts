@@ -47,10 +47,15 @@ export class PairCreate {
       const choice = await this.#choose(primary, input);
       if (input.plan === true) return this.#plan(primary, choice, input);
       const text = `pair create ${primary.name} -> ${choice.volume.name}`;
-      const view = await this.#context.locks.run([`volume:${primary.number}`, `volume:${choice.volume.number}`], text, () => this.#create(input, choice, text));
+      const view = await this.#context.locks.run([`volume:${primary.number}`, `volume:${choice.volume.number}`], text, () =>
+        this.#create(input, choice, text),
+      );
       if (view !== null) return view;
     }
-    throw new TwinvolError('CHANGED', `pair create gave up: ${CHOICE_ATTEMPTS_MAX} times another command took the chosen secondary; nothing was changed`);
+    throw new TwinvolError(
+      'CHANGED',
+      `pair create gave up: ${CHOICE_ATTEMPTS_MAX} times another command took the chosen secondary; nothing was changed`,
+    );
   }
 
   /** @returns null if the choice is another one now that the volumes are ours */
@@ -112,12 +117,17 @@ export class PairCreate {
     const primary = this.#context.store.tables.volume(input.primary);
     const asSecondary = this.#context.pairs.ofSecondary(primary.number);
     if (asSecondary !== undefined || primary.attribute === 'secondary') {
-      const why = asSecondary === undefined ? 'it is a volume of the pool (attribute secondary)' : `it is the secondary of ${this.#context.views.pairText(asSecondary)}`;
+      const why =
+        asSecondary === undefined
+          ? 'it is a volume of the pool (attribute secondary)'
+          : `it is the secondary of ${this.#context.views.pairText(asSecondary)}`;
       throw new TwinvolError('NOT_A_PRIMARY', `${primary.name} cannot be a primary: ${why}`, { details: { volume: primary.number } });
     }
     const count = this.#context.pairs.ofPrimary(primary.number).length;
     if (count >= PAIRS_PER_PRIMARY_MAX) {
-      throw new TwinvolError('LIMIT', `${primary.name} has ${count} pairs, and ${PAIRS_PER_PRIMARY_MAX} is the limit`, { remedy: 'release one of them first' });
+      throw new TwinvolError('LIMIT', `${primary.name} has ${count} pairs, and ${PAIRS_PER_PRIMARY_MAX} is the limit`, {
+        remedy: 'release one of them first',
+      });
     }
     requireNoRestore(this.#context, primary, null, 'create');
     return primary;
@@ -129,7 +139,8 @@ export class PairCreate {
       return this.#chooseNow(primary, input);
     } catch (error) {
       const { regions, store } = this.#context;
-      const isWorthWaiting = error instanceof TwinvolError && error.code === 'REGIONS_MISSING' && regions.scrubbingRegions > 0 && input.plan !== true;
+      const isWorthWaiting =
+        error instanceof TwinvolError && error.code === 'REGIONS_MISSING' && regions.scrubbingRegions > 0 && input.plan !== true;
       if (!isWorthWaiting) throw error;
       await regions.waitForCleared(Number(error.details.missingRegions) + store.tables.unassigned.freeRegions);
       return this.#chooseNow(primary, input);
@@ -140,7 +151,8 @@ export class PairCreate {
     const { tables } = this.#context.store;
     const pool = poolOf(this.#context);
     const fit = input.fit ?? tables.settings.fit;
-    if (input.secondary === undefined) return chooseSecondary(primary, pool, { condition: input.condition ?? tables.settings.condition, fit });
+    if (input.secondary === undefined)
+      return chooseSecondary(primary, pool, { condition: input.condition ?? tables.settings.condition, fit });
     const named = tables.volume(input.secondary);
     this.#requireNotPaired(primary, named);
     return nameSecondary(primary, named, pool, { condition: input.condition ?? 'any', fit });
@@ -165,7 +177,10 @@ export class PairCreate {
   #plan(primary: VolumeRow, { volume, how, fitting }: Choice, input: CreateInput): PlanView {
     const { plane, gate } = this.#context;
     const clients = plane.clientCount(volume.number);
-    const chosen = input.secondary === undefined ? `the device chooses ${volume.name} (${how === 'same' ? 'same capacity' : `${how}: ${formatSize(volume.capacityBytes)}`})` : `${volume.name} was named`;
+    const chosen =
+      input.secondary === undefined
+        ? `the device chooses ${volume.name} (${how === 'same' ? 'same capacity' : `${how}: ${formatSize(volume.capacityBytes)}`})`
+        : `${volume.name} was named`;
     const steps = [
       chosen,
       'the hosts of the secondary are asked whether they use it',

@@ -23,8 +23,10 @@ export const destructionOf = (
   plane: Pick<DataPlane, 'pairProgress'>,
 ): Destruction => {
   const times = { firstAtMs: null, lastAtMs: null };
-  if (command === 'restore' && side === 'secondary') return { volumeName: volume.name, regions: 0, bytes: 0, ...times, since: 'that a restore takes away' };
-  if (pair === null) return { volumeName: volume.name, regions: regionsIn(volume), bytes: volume.capacityBytes, ...times, since: 'since it was created' };
+  if (command === 'restore' && side === 'secondary')
+    return { volumeName: volume.name, regions: 0, bytes: 0, ...times, since: 'that a restore takes away' };
+  if (pair === null)
+    return { volumeName: volume.name, regions: regionsIn(volume), bytes: volume.capacityBytes, ...times, since: 'since it was created' };
   const bytes = plane.pairProgress(pair.id).dirtyBytes[side];
   const since = pair.state === 'split' ? 'since the split' : `since the pair is ${pair.state}`;
   return { volumeName: volume.name, regions: Math.ceil(bytes / pair.dirtyRegionBytes), bytes, ...times, since };

@@ -22,7 +22,9 @@ export const findPair = (context: DeviceContext, ref: PairRef): PairRow | null =
   }
   if (pairs.length > 1) {
     const names = pairs.map((pair) => tables.volume(pair.secondary).name);
-    throw new TwinvolError('PAIR_AMBIGUOUS', `${primary.name} has ${pairs.length} pairs, with ${names.join(', ')}`, { details: { primary: primary.number, secondaries: names } });
+    throw new TwinvolError('PAIR_AMBIGUOUS', `${primary.name} has ${pairs.length} pairs, with ${names.join(', ')}`, {
+      details: { primary: primary.number, secondaries: names },
+    });
   }
   return pairs[0] ?? null;
 };
@@ -35,7 +37,9 @@ export const refText = (context: DeviceContext, ref: PairRef): string => {
   if (pair !== null) return context.views.pairText(pair);
   if (ref.secondary !== undefined) return `pair ${primary.name} -> ${tables.volume(ref.secondary).name}`;
   const asSecondary = context.pairs.ofSecondary(primary.number);
-  return asSecondary === undefined ? `volume ${primary.name}` : `volume ${primary.name} (a secondary: name its primary, ${tables.volume(asSecondary.primary).name}, instead)`;
+  return asSecondary === undefined
+    ? `volume ${primary.name}`
+    : `volume ${primary.name} (a secondary: name its primary, ${tables.volume(asSecondary.primary).name}, instead)`;
 };
 
 /**
@@ -54,7 +58,12 @@ export const requirePair = (context: DeviceContext, ref: PairRef, command: PairC
  * Runs a command alone on a pair and its volumes; the pair is looked up again once they are ours.
  * @throws TwinvolError as `requirePair`
  */
-export const onPair = async <T>(context: DeviceContext, ref: PairRef, command: PairCommand, work: (row: PairRow, text: string) => Promise<T>): Promise<T> => {
+export const onPair = async <T>(
+  context: DeviceContext,
+  ref: PairRef,
+  command: PairCommand,
+  work: (row: PairRow, text: string) => Promise<T>,
+): Promise<T> => {
   const { id, primary, secondary } = requirePair(context, ref, command);
   const text = `pair ${command} ${refText(context, ref).replace(/^pair /, '')}`;
   return context.locks.run([`volume:${primary}`, `volume:${secondary}`, `pair:${id}`], text, () => {
@@ -72,16 +81,24 @@ export const onPair = async <T>(context: DeviceContext, ref: PairRef, command: P
  * @throws TwinvolError `PAIR_STATE`
  */
 export const requireNoRestore = (context: DeviceContext, primary: VolumeRow, exceptPair: number | null, command: PairCommand): void => {
-  const busy = context.pairs.ofPrimary(primary.number).find((pair) => pair.id !== exceptPair && (pair.copy === 'restore' || isRestoreInterrupted(pair)));
+  const busy = context.pairs
+    .ofPrimary(primary.number)
+    .find((pair) => pair.id !== exceptPair && (pair.copy === 'restore' || isRestoreInterrupted(pair)));
   if (busy === undefined) return;
-  throw new TwinvolError('PAIR_STATE', `${command} refused: ${primary.name} is being restored by ${context.views.pairText(busy)} (${busy.state})`, {
-    remedy: 'wait until that pair is duplex',
-    details: { pair: busy.id, state: busy.state },
-  });
+  throw new TwinvolError(
+    'PAIR_STATE',
+    `${command} refused: ${primary.name} is being restored by ${context.views.pairText(busy)} (${busy.state})`,
+    {
+      remedy: 'wait until that pair is duplex',
+      details: { pair: busy.id, state: busy.state },
+    },
+  );
 };
 
 /** @throws TwinvolError `USAGE` */
 export const requirePace = (pace: number | undefined): void => {
   if (pace === undefined || (Number.isSafeInteger(pace) && pace >= 1 && pace <= PACE_MAX)) return;
-  throw new TwinvolError('USAGE', `${pace} is no pace`, { remedy: `give a whole number from 1 (gives way most) to ${PACE_MAX} (gives way least)` });
+  throw new TwinvolError('USAGE', `${pace} is no pace`, {
+    remedy: `give a whole number from 1 (gives way most) to ${PACE_MAX} (gives way least)`,
+  });
 };

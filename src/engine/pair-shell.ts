@@ -85,7 +85,16 @@ export class PairShell {
    * @throws TwinvolError whatever stopped it; before the journal nothing has changed, after it the pair is suspended
    */
   async command(task: PairTask): Promise<PairRow> {
-    const run: Run = { task, row: rowOf(task), held: [], releaseIds: () => undefined, prepared: null, isAttached: false, isSwitched: false, isJournalled: false };
+    const run: Run = {
+      task,
+      row: rowOf(task),
+      held: [],
+      releaseIds: () => undefined,
+      prepared: null,
+      isAttached: false,
+      isSwitched: false,
+      isJournalled: false,
+    };
     try {
       for (const effect of task.decision.effects) await this.#commandEffect(run, effect);
       return run.row;
@@ -214,7 +223,8 @@ export class PairShell {
         await plane.volumeFlush(row[effect.side]);
         return true;
       case 'mark-siblings':
-        for (const sibling of this.#context.pairs.ofPrimary(row.primary)) if (sibling.id !== row.id) await plane.pairMarkFrom(sibling.id, row.id);
+        for (const sibling of this.#context.pairs.ofPrimary(row.primary))
+          if (sibling.id !== row.id) await plane.pairMarkFrom(sibling.id, row.id);
         return true;
       case 'end-clients':
         for (const side of effect.sides) await plane.clientsEnd({ volume: row[side] });
@@ -268,7 +278,11 @@ export class PairShell {
     } catch (error) {
       pairs.runAhead(row);
       log.error({ err: error, pair: row.id }, 'the state of a pair could not be recorded; it holds, and is tried again');
-      events.append('warning', 'pair', row.id, { text: 'the state of the pair could not be recorded yet', code: causeOf(error), state: row.state });
+      events.append('warning', 'pair', row.id, {
+        text: 'the state of the pair could not be recorded yet',
+        code: causeOf(error),
+        state: row.state,
+      });
       this.#settleLater();
     }
   }
@@ -284,7 +298,12 @@ export class PairShell {
     for (const row of pairs.unsettled()) {
       try {
         // The row of the moment at which it is written, or nothing if it was settled or released meanwhile.
-        await store.commit(() => pairs.unsettled().filter((ahead) => ahead.id === row.id).map((ahead) => ({ op: 'pair-put', row: ahead }) as const));
+        await store.commit(() =>
+          pairs
+            .unsettled()
+            .filter((ahead) => ahead.id === row.id)
+            .map((ahead) => ({ op: 'pair-put', row: ahead }) as const),
+        );
         if (pairs.row(row.id) === row) pairs.settle(row.id);
       } catch (error) {
         log.debug({ err: error, pair: row.id }, 'still not recorded');
@@ -308,9 +327,13 @@ export class PairShell {
     this.#context.log.error({ err: error, pair: row.id }, `${task.text} was recorded and could not be carried out`);
     if (task.decision.row !== null) await this.happening(row.id, { event: 'copy-failed', leg: 'secondary', code });
     const outcome = task.decision.row === null ? 'the pair is released' : 'see twinvol pair status for the state of the pair';
-    return new TwinvolError('INTERNAL', `${task.text} was recorded, but could not be carried out: ${error instanceof Error ? error.message : code}; ${outcome}`, {
-      cause: error,
-    });
+    return new TwinvolError(
+      'INTERNAL',
+      `${task.text} was recorded, but could not be carried out: ${error instanceof Error ? error.message : code}; ${outcome}`,
+      {
+        cause: error,
+      },
+    );
   }
 
   #report(id: number, effect: Extract<PairEffect, { do: 'report' }>): void {

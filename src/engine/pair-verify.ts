@@ -17,7 +17,12 @@ import { waitForPair } from './pair-wait.ts';
 const REPAIR_WAIT_MS = 2 ** 31 - 1;
 
 /** @throws TwinvolError `PAIR_STATE`, `CHANGED` (the pair's state changed meanwhile), `WAIT_IMPOSSIBLE`, `STORE_IO` */
-export const verifyPair = async (context: DeviceContext, shell: PairShell, input: VerifyInput, signal?: AbortSignal): Promise<VerifyReport> => {
+export const verifyPair = async (
+  context: DeviceContext,
+  shell: PairShell,
+  input: VerifyInput,
+  signal?: AbortSignal,
+): Promise<VerifyReport> => {
   const { pairs, plane, views, locks } = context;
   const pair = requirePair(context, input, 'verify');
   const text = views.pairText(pair);
@@ -30,14 +35,19 @@ export const verifyPair = async (context: DeviceContext, shell: PairShell, input
     const report = await plane.verify(pair.id, { repair: input.repair === true, signal: AbortSignal.any(signals) });
     if (input.repair !== true || report.differingBytes === 0) return { ...report, repaired: false };
     stopListening();
-    await locks.runUnbounded([`pair:${pair.id}`], `pair verify ${text}`, () => shell.happening(pair.id, { event: 'differs', bytes: report.differingBytes }));
+    await locks.runUnbounded([`pair:${pair.id}`], `pair verify ${text}`, () =>
+      shell.happening(pair.id, { event: 'differs', bytes: report.differingBytes }),
+    );
     if (pair.state !== 'duplex') return { ...report, repaired: false };
     await waitForPair(context, { primary: pair.primary, secondary: pair.secondary, state: 'duplex', timeoutMs: REPAIR_WAIT_MS }, signal);
     return { ...report, repaired: true };
   } catch (error) {
     if (!changed.signal.aborted) throw error;
     const state = pairs.row(pair.id)?.state ?? 'simplex';
-    throw new TwinvolError('CHANGED', `verify ended: ${text} became ${state} meanwhile, so its legs may differ rightly`, { cause: error, details: { state } });
+    throw new TwinvolError('CHANGED', `verify ended: ${text} became ${state} meanwhile, so its legs may differ rightly`, {
+      cause: error,
+      details: { state },
+    });
   } finally {
     stopListening();
   }

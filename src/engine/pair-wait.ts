@@ -19,7 +19,8 @@ export const waitVerdict = (row: PairRow | null, wanted: PairState): Verdict => 
   const state = row?.state ?? 'simplex';
   if (state === wanted) return { kind: 'reached' };
   if (row === null) return { kind: 'impossible', why: 'the pair was released' };
-  if (state === 'suspended' && wanted === 'duplex') return { kind: 'impossible', why: `the pair is suspended (${row.reason ?? 'no reason known'})` };
+  if (state === 'suspended' && wanted === 'duplex')
+    return { kind: 'impossible', why: `the pair is suspended (${row.reason ?? 'no reason known'})` };
   return { kind: 'waiting' };
 };
 
@@ -53,9 +54,16 @@ export const waitForPair = async (context: DeviceContext, input: PairWaitInput, 
     };
     const late = (): void => {
       const state = rowNow()?.state ?? 'simplex';
-      end(() => reject(new TwinvolError('TIMEOUT', `${text} is ${state} and not ${input.state} after ${input.timeoutMs} ms`, { details: { state, wanted: input.state } })));
+      end(() =>
+        reject(
+          new TwinvolError('TIMEOUT', `${text} is ${state} and not ${input.state} after ${input.timeoutMs} ms`, {
+            details: { state, wanted: input.state },
+          }),
+        ),
+      );
     };
-    const aborted = (): void => end(() => reject(signal?.reason instanceof Error ? signal.reason : new TwinvolError('ENGINE_STOPPING', 'the wait was given up')));
+    const aborted = (): void =>
+      end(() => reject(signal?.reason instanceof Error ? signal.reason : new TwinvolError('ENGINE_STOPPING', 'the wait was given up')));
     const timer = setTimeout(late, Math.min(Math.max(0, input.timeoutMs), TIMEOUT_MS_MAX));
     signal?.addEventListener('abort', aborted, { once: true });
     stopListening = context.pairs.onChange((id) => {

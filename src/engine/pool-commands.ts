@@ -29,7 +29,11 @@ export const poolOf = (context: DeviceContext): Pool => {
       const pair = asSecondary ?? pairs.ofPrimary(number)[0];
       if (pair === undefined) return undefined;
       const partner = asSecondary === undefined ? pair.secondary : pair.primary;
-      return { role: asSecondary === undefined ? 'primary' : 'secondary', partner: tables.findVolume(partner)?.name ?? `#${partner}`, state: pair.state };
+      return {
+        role: asSecondary === undefined ? 'primary' : 'secondary',
+        partner: tables.findVolume(partner)?.name ?? `#${partner}`,
+        state: pair.state,
+      };
     },
     regionBytes: store.regionBytes,
     unassignedRegions: tables.unassigned.freeRegions,
@@ -46,7 +50,10 @@ export class PoolCommands {
 
   candidates(input: { readonly primary: VolumeRef; readonly explain?: boolean }): readonly CandidateView[] {
     const { tables } = this.#context.store;
-    return reportCandidates(tables.volume(input.primary), poolOf(this.#context), { fit: tables.settings.fit, explain: input.explain === true });
+    return reportCandidates(tables.volume(input.primary), poolOf(this.#context), {
+      fit: tables.settings.fit,
+      explain: input.explain === true,
+    });
   }
 
   async restoreSize(input: Planned & { readonly volume: VolumeRef; readonly consent?: Consent }): Promise<VolumeView | PlanView> {
@@ -55,7 +62,12 @@ export class PoolCommands {
       const fitting = this.#formerFitting(row);
       if (input.plan === true) {
         const hosts = this.#context.gate.hostsFor([row.number]);
-        return planView('pool restore-size', { steps: [fittingText(row, fitting)], volumes: [row.name], hosts, regions: fitting.surplusRegions + fitting.missingRegions });
+        return planView('pool restore-size', {
+          steps: [fittingText(row, fitting)],
+          volumes: [row.name],
+          hosts,
+          regions: fitting.surplusRegions + fitting.missingRegions,
+        });
       }
       await this.#waitForRegions(fitting);
       const { plane } = this.#context;
@@ -75,9 +87,12 @@ export class PoolCommands {
   }
 
   #formerFitting(row: VolumeRow): Fitting {
-    const fitting = row.formerCapacityBytes === undefined ? null : fittingFor(row, row.formerCapacityBytes, this.#context.store.regionBytes);
+    const fitting =
+      row.formerCapacityBytes === undefined ? null : fittingFor(row, row.formerCapacityBytes, this.#context.store.regionBytes);
     if (fitting !== null) return fitting;
-    throw new TwinvolError('NEVER_FITTED', `pool restore-size refused: the capacity of ${row.name} was never changed by region fitting`, { details: { volume: row.number } });
+    throw new TwinvolError('NEVER_FITTED', `pool restore-size refused: the capacity of ${row.name} was never changed by region fitting`, {
+      details: { volume: row.number },
+    });
   }
 
   async #waitForRegions(fitting: Fitting): Promise<void> {

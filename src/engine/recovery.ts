@@ -17,8 +17,12 @@ import type { DeviceContext } from './context.ts';
 import type { PairShell } from './pair-shell.ts';
 import { volumeSpec } from './volume-support.ts';
 
-/** Volumes that are made known at a time. */
-const ATTACH_BATCH = 256;
+/** Volumes or pairs that are made known at a time: the workers answer once for all of them. */
+const BATCH = 256;
+
+const inBatches = async <T>(list: readonly T[], work: (one: T) => Promise<void>): Promise<void> => {
+  for (let first = 0; first < list.length; first += BATCH) await Promise.all(list.slice(first, first + BATCH).map(work));
+};
 
 /** Must run before the data plane opens any of these files. @returns how many were removed */
 export const removeOrphanFiles = async (store: Store): Promise<number> => {
@@ -46,20 +50,22 @@ export const removeOrphanFiles = async (store: Store): Promise<number> => {
 export const recoverDevice = async (context: DeviceContext, shell: PairShell): Promise<number> => {
   const { store, plane, regions, log } = context;
   const volumes = store.tables.volumes();
-  for (let first = 0; first < volumes.length; first += ATTACH_BATCH) {
-    await Promise.all(volumes.slice(first, first + ATTACH_BATCH).map((row) => plane.volumeAttach(volumeSpec(row))));
-  }
+  await inBatches(volumes, (row) => plane.volumeAttach(volumeSpec(row)));
   let recoveryBytes = 0;
   const found: Array<{ readonly row: PairRow; readonly dirtyBytes: number }> = [];
-  for (const row of store.tables.pairs()) {
+  const attach = async (row: PairRow): Promise<void> => {
     const { recoveredBytes, dirtyBytes } = await plane.pairAttach({ ...row, fenceData: row.fence === 'data' }, { fresh: false });
     recoveryBytes += row.state === 'duplex' ? dirtyBytes : recoveredBytes;
     found.push({ row, dirtyBytes });
-  }
+  };
+  await inBatches(store.tables.pairs(), attach);
   // All pairs are known before the first copy runs: a restore marks the bits of the primary's other pairs.
-  for (const { row, dirtyBytes } of found) await shell.happening(row.id, { event: 'recovered', dirtyBytes });
+  await inBatches(found, ({ row, dirtyBytes }) => shell.happening(row.id, { event: 'recovered', dirtyBytes }));
   regions.resume();
   const facts = { volumes: volumes.length, pairs: found.length, wasCleanShutdown: store.wasCleanShutdown, recoveryBytes };
-  log.info(facts, store.wasCleanShutdown ? 'the last run ended in order' : 'the last run did not end in order; legs that may differ are copied again');
+  log.info(
+    facts,
+    store.wasCleanShutdown ? 'the last run ended in order' : 'the last run did not end in order; legs that may differ are copied again',
+  );
   return recoveryBytes;
 };

@@ -77,7 +77,8 @@ export class RegionSupply {
    */
   async commitGrowing(regions: number, change: (tables: Tables) => readonly TableOp[]): Promise<void> {
     for (let attempt = 1; ; attempt += 1) {
-      if (!this.#has(regions) && this.#store.tables.unassigned.freeRegions + this.scrubbingRegions >= regions) await this.waitForCleared(regions);
+      if (!this.#has(regions) && this.#store.tables.unassigned.freeRegions + this.scrubbingRegions >= regions)
+        await this.waitForCleared(regions);
       await this.#store.ensureUnassigned(regions);
       try {
         return await this.commitTaking(change);
@@ -154,14 +155,21 @@ export class RegionSupply {
     const result = await scrubRuns(this.#store, scrub.runs, this.#puncher, this.#stop.signal);
     await this.#store.commit([{ op: 'scrub-delete', id: scrub.id }]);
     this.#ready.delete(scrub.id);
-    this.#log.debug({ scrub: scrub.id, regions: countRegions(scrub.runs), ...result, tookMs: Math.round(performance.now() - started) }, 'regions were cleared');
+    this.#log.debug(
+      { scrub: scrub.id, regions: countRegions(scrub.runs), ...result, tookMs: Math.round(performance.now() - started) },
+      'regions were cleared',
+    );
     this.#wake();
   }
 
   #retryLater(error: unknown): void {
     this.#log.warn({ err: error }, 'clearing regions failed; they stay out of use, and it is tried again');
     const code = error instanceof TwinvolError ? error.code : 'INTERNAL';
-    this.#events.append('warning', 'device', 'regions', { text: 'clearing regions failed; they stay out of use, and it is tried again', code, regions: this.scrubbingRegions });
+    this.#events.append('warning', 'device', 'regions', {
+      text: 'clearing regions failed; they stay out of use, and it is tried again',
+      code,
+      regions: this.scrubbingRegions,
+    });
     this.#retryTimer = setTimeout(() => {
       this.#retryTimer = null;
       this.#work ??= this.#workOff();

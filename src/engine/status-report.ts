@@ -46,7 +46,11 @@ export class StatusReport {
     const { context, happenings } = this.#parts;
     const { tables } = context.store;
     return [
-      { object: 'device', id: context.store.uuid, data: { directory: context.store.directory, version: VERSION, settings: tables.settings } },
+      {
+        object: 'device',
+        id: context.store.uuid,
+        data: { directory: context.store.directory, version: VERSION, settings: tables.settings },
+      },
       ...tables.volumes().map((row): ExistsRecord => {
         const { runs: _runs, ...data } = context.views.volume(row);
         return { object: 'volume', id: String(row.number), data };

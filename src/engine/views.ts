@@ -23,8 +23,9 @@ export class Views {
   }
 
   volume(row: VolumeRow): VolumeView {
-    const isPrimary = this.#tables.pairsOfPrimary(row.number).length > 0;
+    // A volume is never both, so one that is paired and no secondary is a primary.
     const isSecondary = this.#tables.pairOfSecondary(row.number) !== undefined;
+    const isPrimary = !isSecondary && this.#tables.isPaired(row.number);
     return {
       number: row.number,
       name: row.name,

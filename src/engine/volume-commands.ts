@@ -73,7 +73,11 @@ export class VolumeCommands {
     requireName('volume', name);
     return onVolume(this.#context, input.volume, 'volume rename', async (row) => {
       if (name !== row.name) requireFreeName(this.#tables, name);
-      if (input.plan === true) return planView('volume rename', { steps: [`${row.name} gets the name ${name}; its number ${row.number} stays`], volumes: [row.name] });
+      if (input.plan === true)
+        return planView('volume rename', {
+          steps: [`${row.name} gets the name ${name}; its number ${row.number} stays`],
+          volumes: [row.name],
+        });
       if (name === row.name) return this.#context.views.volume(row);
       return this.#change(row, (tables, present) => {
         requireFreeName(tables, name);
@@ -91,7 +95,12 @@ export class VolumeCommands {
       const more = this.#context.store.regionsFor(sizeBytes) - countRegions(row.runs);
       if (input.plan === true) {
         const growth = this.#growthText(more);
-        return planView('volume grow', { steps: [...growth, `${row.name} gets ${more} regions and ${formatSize(sizeBytes)}`], volumes: [row.name], regions: more, bytes: sizeBytes - row.capacityBytes });
+        return planView('volume grow', {
+          steps: [...growth, `${row.name} gets ${more} regions and ${formatSize(sizeBytes)}`],
+          volumes: [row.name],
+          regions: more,
+          bytes: sizeBytes - row.capacityBytes,
+        });
       }
       const grown = (tables: Tables, present: VolumeRow): readonly TableOp[] => {
         const { formerCapacityBytes: _former, ...rest } = present;
@@ -136,7 +145,8 @@ export class VolumeCommands {
       if (attribute !== row.attribute) requireUnpaired(this.#context, row, 'volume set');
       if (input.plan === true) return this.#setPlan(row, attribute, isProtected);
       if (attribute === row.attribute && isProtected === row.isProtected) return this.#context.views.volume(row);
-      const change = (): Promise<VolumeView> => this.#change(row, (_tables, present) => [{ op: 'volume-put', row: { ...present, attribute, isProtected } }]);
+      const change = (): Promise<VolumeView> =>
+        this.#change(row, (_tables, present) => [{ op: 'volume-put', row: { ...present, attribute, isProtected } }]);
       if (attribute !== 'secondary' || row.attribute === 'secondary') return change();
       // Into the pool, where the device may choose it for overwriting: who uses it is asked now, while it is held.
       const { plane } = this.#context;
@@ -197,7 +207,10 @@ export class VolumeCommands {
   }
 
   #createPlan(name: string, sizeBytes: number, regions: number): PlanView {
-    const steps = [...this.#growthText(regions), `volume ${name} of ${formatSize(sizeBytes)} is made of ${regions} regions; it reads as zeros`];
+    const steps = [
+      ...this.#growthText(regions),
+      `volume ${name} of ${formatSize(sizeBytes)} is made of ${regions} regions; it reads as zeros`,
+    ];
     return planView('volume create', { steps, volumes: [name], regions, bytes: sizeBytes });
   }
 
@@ -210,13 +223,26 @@ export class VolumeCommands {
       `volume ${row.name} and its content are gone`,
       `${regions} regions are cleared and go to the unassigned-region table`,
     ];
-    return planView('volume delete', { steps, volumes: [row.name], hosts: gate.hostsFor([row.number]), regions, bytes: row.capacityBytes, destroysBytes: row.capacityBytes });
+    return planView('volume delete', {
+      steps,
+      volumes: [row.name],
+      hosts: gate.hostsFor([row.number]),
+      regions,
+      bytes: row.capacityBytes,
+      destroysBytes: row.capacityBytes,
+    });
   }
 
   #setPlan(row: VolumeRow, attribute: VolumeRow['attribute'], isProtected: boolean): PlanView {
     const steps = [
-      ...(attribute === row.attribute ? [] : [`${row.name} becomes ${attribute === 'secondary' ? 'a volume of the pool: its content may be overwritten' : 'a normal volume'}`]),
-      ...(isProtected === row.isProtected ? [] : [`${row.name} is ${isProtected ? 'kept out of every automatic choice' : 'open to automatic choice'}`]),
+      ...(attribute === row.attribute
+        ? []
+        : [
+            `${row.name} becomes ${attribute === 'secondary' ? 'a volume of the pool: its content may be overwritten' : 'a normal volume'}`,
+          ]),
+      ...(isProtected === row.isProtected
+        ? []
+        : [`${row.name} is ${isProtected ? 'kept out of every automatic choice' : 'open to automatic choice'}`]),
     ];
     const intoPool = attribute === 'secondary' && row.attribute !== 'secondary';
     return planView('volume set', { steps, volumes: [row.name], hosts: intoPool ? this.#context.gate.hostsFor([row.number]) : [] });
@@ -229,7 +255,10 @@ const requireCapacity = (bytes: number): void => {
 
 const requireFreeName = (tables: Tables, name: string): void => {
   const holder = tables.findVolume(name);
-  if (holder !== undefined) throw new TwinvolError('VOLUME_EXISTS', `volume ${name} exists already (number ${holder.number})`, { details: { volume: holder.number } });
+  if (holder !== undefined)
+    throw new TwinvolError('VOLUME_EXISTS', `volume ${name} exists already (number ${holder.number})`, {
+      details: { volume: holder.number },
+    });
 };
 
 const requireLarger = (row: VolumeRow, sizeBytes: number): void => {

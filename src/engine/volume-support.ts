@@ -11,27 +11,42 @@ import type { Consent, VolumeRef } from './api.ts';
 import type { DeviceContext } from './context.ts';
 import { wholeVolume } from './pair-destruction.ts';
 
-export const volumeSpec = (row: VolumeRow): VolumeSpec => ({ number: row.number, name: row.name, capacityBytes: row.capacityBytes, runs: row.runs });
+export const volumeSpec = (row: VolumeRow): VolumeSpec => ({
+  number: row.number,
+  name: row.name,
+  capacityBytes: row.capacityBytes,
+  runs: row.runs,
+});
 
 /** @throws TwinvolError `VOLUME_PAIRED`, naming the pair and its state */
 export const requireUnpaired = (context: DeviceContext, row: VolumeRow, command: string): void => {
   const pair = context.pairs.ofSecondary(row.number) ?? context.pairs.ofPrimary(row.number)[0];
   if (pair === undefined) return;
   const role = pair.secondary === row.number ? 'secondary' : 'primary';
-  throw new TwinvolError('VOLUME_PAIRED', `${command} refused: ${row.name} is the ${role} of ${context.views.pairText(pair)} (${pair.state}); nothing was changed`, {
-    details: { volume: row.number, pair: pair.id, role, state: pair.state },
-  });
+  throw new TwinvolError(
+    'VOLUME_PAIRED',
+    `${command} refused: ${row.name} is the ${role} of ${context.views.pairText(pair)} (${pair.state}); nothing was changed`,
+    {
+      details: { volume: row.number, pair: pair.id, role, state: pair.state },
+    },
+  );
 };
 
 /**
  * Runs a command alone on a volume. The row is looked up again once the volume is ours: another command may have
  * changed, renamed or deleted it while this one waited.
  */
-export const onVolume = async <T>(context: DeviceContext, ref: VolumeRef, command: string, work: (row: VolumeRow) => Promise<T>): Promise<T> => {
+export const onVolume = async <T>(
+  context: DeviceContext,
+  ref: VolumeRef,
+  command: string,
+  work: (row: VolumeRow) => Promise<T>,
+): Promise<T> => {
   const { number, uuid, name } = context.store.tables.volume(ref);
   return context.locks.run([`volume:${number}`], `${command} ${name}`, () => {
     const row = context.store.tables.findVolume(number);
-    if (row?.uuid !== uuid) throw new TwinvolError('VOLUME_NOT_FOUND', `volume ${name} was deleted meanwhile`, { details: { volume: number } });
+    if (row?.uuid !== uuid)
+      throw new TwinvolError('VOLUME_NOT_FOUND', `volume ${name} was deleted meanwhile`, { details: { volume: number } });
     return work(row);
   });
 };
@@ -64,7 +79,8 @@ export const refitOps = (tables: Tables, row: VolumeRow, fitting: Fitting): Refi
 
 /** `12 regions go to the unassigned-region table`, for plans. */
 export const fittingText = (row: VolumeRow, fitting: Fitting): string => {
-  if (fitting.surplusRegions > 0) return `${row.name} gives ${fitting.surplusRegions} of its ${countRegions(row.runs)} regions to the unassigned-region table; they are cleared first`;
+  if (fitting.surplusRegions > 0)
+    return `${row.name} gives ${fitting.surplusRegions} of its ${countRegions(row.runs)} regions to the unassigned-region table; they are cleared first`;
   if (fitting.missingRegions > 0) return `${row.name} gets ${fitting.missingRegions} regions from the unassigned-region table`;
   return `${row.name} gets the capacity of ${fitting.capacityBytes} bytes within its ${countRegions(row.runs)} regions`;
 };

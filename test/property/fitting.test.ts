@@ -6,7 +6,8 @@ import type { RegionRun, VolumeRow } from '../../src/core/rows.ts';
 import { countRegions } from '../../src/core/runs.ts';
 import { MiB } from '../../src/core/units.ts';
 
-const flat = (runs: readonly RegionRun[]): string[] => runs.flatMap((run) => Array.from({ length: run.count }, (_, index) => `${run.pv}:${run.start + index}`));
+const flat = (runs: readonly RegionRun[]): string[] =>
+  runs.flatMap((run) => Array.from({ length: run.count }, (_, index) => `${run.pv}:${run.start + index}`));
 it('a volume fitted to any capacity and back has its capacity again, and every region is kept, given or granted', () => {
   fc.assert(
     fc.property(fc.integer({ min: 1, max: 30 }), fc.integer({ min: 1, max: 30 * 2048 }), (regions, sectors) => {

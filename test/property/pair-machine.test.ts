@@ -55,7 +55,8 @@ it('keeps the row well formed, and calls a pair duplex only after a finished cop
         if (row.state === 'suspended') expect(row.reason).toBeDefined();
         if (row.state === 'duplex' && before?.state !== 'duplex') expect(event.event).toBe('copy-done');
         if (row.state !== before?.state) expect(decision.effects.some((effect) => effect.do === 'journal')).toBe(true);
-        if (row.state === 'duplex-pending' && before?.state !== 'duplex-pending') expect(decision.effects.some((effect) => effect.do === 'copy-start')).toBe(true);
+        if (row.state === 'duplex-pending' && before?.state !== 'duplex-pending')
+          expect(decision.effects.some((effect) => effect.do === 'copy-start')).toBe(true);
       }
     }),
     { numRuns: 1000 },

@@ -9,7 +9,13 @@ import { chooseSecondary, nameSecondary, reportCandidates } from '../../src/core
 import type { Involvement, Pool, Wish } from '../../src/core/selection.ts';
 import { MiB } from '../../src/core/units.ts';
 
-type Drawn = { readonly megabytes: number; readonly extraSectors: number; readonly isNormal: boolean; readonly isProtected: boolean; readonly isPaired: boolean };
+type Drawn = {
+  readonly megabytes: number;
+  readonly extraSectors: number;
+  readonly isNormal: boolean;
+  readonly isProtected: boolean;
+  readonly isPaired: boolean;
+};
 const drawn: fc.Arbitrary<Drawn> = fc.record({
   megabytes: fc.integer({ min: 1, max: 6 }),
   extraSectors: fc.constantFrom(0, 0, 1, 2047),
@@ -39,22 +45,36 @@ const build = (list: readonly Drawn[], unassignedRegions: number): { primary: Vo
   const [primary] = rows;
   if (primary === undefined) throw new Error('at least one volume is drawn');
   // The table's order must not matter.
-  return { primary, pool: { volumes: [...rows].reverse(), involvementOf: (number) => paired.get(number), regionBytes: MiB, unassignedRegions, scrubbingRegions: 0 } };
+  return {
+    primary,
+    pool: {
+      volumes: [...rows].reverse(),
+      involvementOf: (number) => paired.get(number),
+      regionBytes: MiB,
+      unassignedRegions,
+      scrubbingRegions: 0,
+    },
+  };
 };
 
 /** Number of the volume that the specification names, or the code of the refusal. */
 const oracle = (primary: VolumeRow, pool: Pool, wish: Wish): number | string => {
   const regions = (bytes: number): number => Math.ceil(bytes / MiB);
   const unused = [...pool.volumes].filter(
-    (row) => row.number !== primary.number && row.attribute === 'secondary' && !row.isProtected && pool.involvementOf(row.number) === undefined,
+    (row) =>
+      row.number !== primary.number && row.attribute === 'secondary' && !row.isProtected && pool.involvementOf(row.number) === undefined,
   );
   const same = unused.filter((row) => row.capacityBytes === primary.capacityBytes).sort((a, b) => a.number - b.number);
   if (same[0] !== undefined) return same[0].number;
   if (wish.condition === 'same' && wish.fit === 'off') return 'NO_CANDIDATE';
-  const larger = unused.filter((row) => row.capacityBytes > primary.capacityBytes).sort((a, b) => a.capacityBytes - b.capacityBytes || a.number - b.number);
+  const larger = unused
+    .filter((row) => row.capacityBytes > primary.capacityBytes)
+    .sort((a, b) => a.capacityBytes - b.capacityBytes || a.number - b.number);
   if (larger[0] !== undefined) return larger[0].number;
   if (wish.fit === 'off') return 'NO_CANDIDATE';
-  const smaller = unused.filter((row) => row.capacityBytes < primary.capacityBytes).sort((a, b) => b.capacityBytes - a.capacityBytes || a.number - b.number);
+  const smaller = unused
+    .filter((row) => row.capacityBytes < primary.capacityBytes)
+    .sort((a, b) => b.capacityBytes - a.capacityBytes || a.number - b.number);
   if (smaller[0] === undefined) return 'NO_CANDIDATE';
   const missing = regions(primary.capacityBytes) - regions(smaller[0].capacityBytes);
   return missing > pool.unassignedRegions ? 'REGIONS_MISSING' : smaller[0].number;
@@ -79,7 +99,7 @@ it('the choice is the one that the oracle makes', () => {
   );
 });
 
-it('a fitted choice ends with the primary\'s regions, and an unfitted one keeps its own', () => {
+it("a fitted choice ends with the primary's regions, and an unfitted one keeps its own", () => {
   fc.assert(
     fc.property(fc.array(drawn, { minLength: 1, maxLength: 12 }), fc.integer({ min: 0, max: 5 }), wishes, (list, unassigned, wish) => {
       const { primary, pool } = build(list, unassigned);
@@ -105,18 +125,23 @@ it('a fitted choice ends with the primary\'s regions, and an unfitted one keeps 
 
 it('what the report calls a candidate can be named, and what it does not cannot, protection aside', () => {
   fc.assert(
-    fc.property(fc.array(drawn, { minLength: 1, maxLength: 10 }), fc.integer({ min: 0, max: 5 }), fc.constantFrom('off' as const, 'regions' as const), (list, unassigned, fit) => {
-      const { primary, pool } = build(list, unassigned);
-      const report = reportCandidates(primary, pool, { fit, explain: true });
-      expect(report).toHaveLength(list.length);
-      for (const row of pool.volumes) {
-        const view = report.find((one) => one.number === row.number);
-        const named = outcome(() => nameSecondary(primary, row, pool, { condition: 'any', fit }).volume.number);
-        if (view?.candidate === true) expect(named).toBe(row.number);
-        else if (!row.isProtected) expect(typeof named).toBe('string');
-        expect(view?.candidate).toBe(view?.reason === null);
-      }
-    }),
+    fc.property(
+      fc.array(drawn, { minLength: 1, maxLength: 10 }),
+      fc.integer({ min: 0, max: 5 }),
+      fc.constantFrom('off' as const, 'regions' as const),
+      (list, unassigned, fit) => {
+        const { primary, pool } = build(list, unassigned);
+        const report = reportCandidates(primary, pool, { fit, explain: true });
+        expect(report).toHaveLength(list.length);
+        for (const row of pool.volumes) {
+          const view = report.find((one) => one.number === row.number);
+          const named = outcome(() => nameSecondary(primary, row, pool, { condition: 'any', fit }).volume.number);
+          if (view?.candidate === true) expect(named).toBe(row.number);
+          else if (!row.isProtected) expect(typeof named).toBe('string');
+          expect(view?.candidate).toBe(view?.reason === null);
+        }
+      },
+    ),
     { numRuns: 1000 },
   );
 });

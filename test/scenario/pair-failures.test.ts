@@ -62,7 +62,8 @@ describe('an error of the primary', () => {
     await pair.wait('duplex-pending', { timeoutMs: 2000 }).catch(() => undefined);
     await pair.wait('duplex');
     const changes = [];
-    for await (const { object, kind, data } of device.events({ follow: false, since })) if (object === 'pair' && kind === 'change') changes.push(data);
+    for await (const { object, kind, data } of device.events({ follow: false, since }))
+      if (object === 'pair' && kind === 'change') changes.push(data);
     expect(changes).toMatchObject([
       { old: 'duplex', new: 'duplex-pending', copy: 'resync', reason: 'primary-error: EIO' },
       { old: 'duplex-pending', new: 'duplex', reason: null },

@@ -13,7 +13,10 @@ describe('a split secondary with a client', () => {
     await using host = await secondary.connect();
     await host.write(MiB, Buffer.alloc(4096, 9));
     const refused = await failure(pair.resync());
-    expect(refused).toMatchObject({ code: 'MOUNTED', details: { command: 'pair resync db -> copy', token: expect.any(String), destroys: [{ volumeName: 'copy', bytes: 65_536 }] } });
+    expect(refused).toMatchObject({
+      code: 'MOUNTED',
+      details: { command: 'pair resync db -> copy', token: expect.any(String), destroys: [{ volumeName: 'copy', bytes: 65_536 }] },
+    });
     expect(refused.details.findings).toMatchObject([{ kind: 'client', key: expect.stringMatching(/^client:\d+$/) }]);
     expect(refused.message).toContain('NBD connection');
     expect(pair.state).toBe('split');
@@ -111,13 +114,18 @@ it('a connection that comes while the secondary is held waits, and is then refus
   const { secondary } = setup;
   const pair = await duplexPair(setup);
   await pair.split();
-  const attempts = Promise.allSettled(Array.from({ length: 20 }, async (_, index) => {
-    await later(index);
-    await using client = await secondary.connect();
-    await client.write(0, Buffer.alloc(512, 3));
-  }));
+  const attempts = Promise.allSettled(
+    Array.from({ length: 20 }, async (_, index) => {
+      await later(index);
+      await using client = await secondary.connect();
+      await client.write(0, Buffer.alloc(512, 3));
+    }),
+  );
   await later(8);
-  const outcome = await pair.resync().then(() => 'resynced', (error: { code: string }) => error.code);
+  const outcome = await pair.resync().then(
+    () => 'resynced',
+    (error: { code: string }) => error.code,
+  );
   await attempts;
   // Either no client was there at that moment, or one was found; a write never reached a secondary that is mirrored.
   expect(['resynced', 'MOUNTED']).toContain(outcome);

@@ -3,7 +3,17 @@ import { open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { MiB } from '../../src/core/units.ts';
-import { blockOf, checksum, duplexPair, failure, openPairDevice, type PairDevice, readFrom, VOLUME_BYTES, writeTo } from '../support/pair-device.ts';
+import {
+  blockOf,
+  checksum,
+  duplexPair,
+  failure,
+  openPairDevice,
+  type PairDevice,
+  readFrom,
+  VOLUME_BYTES,
+  writeTo,
+} from '../support/pair-device.ts';
 
 /** Changes a byte of the secondary in the store's file, as a bad disk or a wrong hand would. */
 const spoil = async ({ device, secondary }: PairDevice, offset: number): Promise<void> => {
@@ -95,7 +105,10 @@ describe('a pair', () => {
     const simplex = await failure(device.engine.pairSplit({ primary: 'db' }));
     expect(simplex).toMatchObject({ code: 'PAIR_NOT_FOUND', message: expect.stringMatching(/volume db is simplex.*allowed in: duplex/) });
     const pair = await duplexPair(setup);
-    expect(await failure(pair.resync())).toMatchObject({ code: 'PAIR_STATE', message: expect.stringMatching(/db -> copy is duplex.*allowed in: split, suspended/) });
+    expect(await failure(pair.resync())).toMatchObject({
+      code: 'PAIR_STATE',
+      message: expect.stringMatching(/db -> copy is duplex.*allowed in: split, suspended/),
+    });
     expect(await failure(pair.restore())).toMatchObject({ code: 'PAIR_STATE' });
     expect(await failure(primary.pair(secondary))).toMatchObject({ code: 'VOLUME_PAIRED' });
     expect(await failure(secondary.pair())).toMatchObject({ code: 'NOT_A_PRIMARY' });
@@ -136,7 +149,11 @@ describe('a pair', () => {
     await load;
 
     await spoil(setup, 5 * MiB);
-    expect(await pair.verify()).toMatchObject({ differingBytes: 65_536, differing: [{ offset: 5 * MiB, length: 65_536 }], repaired: false });
+    expect(await pair.verify()).toMatchObject({
+      differingBytes: 65_536,
+      differing: [{ offset: 5 * MiB, length: 65_536 }],
+      repaired: false,
+    });
     expect(pair.state).toBe('duplex');
     expect(await pair.verify({ repair: true })).toMatchObject({ differingBytes: 65_536, repaired: true });
     expect(await pair.verify()).toMatchObject({ differingBytes: 0 });

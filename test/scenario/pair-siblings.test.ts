@@ -67,7 +67,10 @@ it('a group is split at one point in time: what is on the secondaries is a prefi
   })();
   while (written < 300) await new Promise((resolve) => setTimeout(resolve, 1));
   const before = written;
-  await device.splitTogether('trio', members.map(({ pair }) => pair));
+  await device.splitTogether(
+    'trio',
+    members.map(({ pair }) => pair),
+  );
   const after = written;
   isSplit = true;
   await writing;
@@ -97,7 +100,10 @@ it('a group is split all or not at all', async () => {
   for (const primary of ['x', 'y']) await device.engine.groupAdd({ name: 'duo', primary });
   expect((await failure(device.engine.groupAdd({ name: 'duo', primary: 'x' }))).code).toBe('PAIR_GROUPED');
   await pairs[1]?.split();
-  expect(await failure(device.engine.groupSplit({ name: 'duo' }))).toMatchObject({ code: 'PAIR_STATE', message: expect.stringMatching(/none of its pairs.*y -> y-copy/) });
+  expect(await failure(device.engine.groupSplit({ name: 'duo' }))).toMatchObject({
+    code: 'PAIR_STATE',
+    message: expect.stringMatching(/none of its pairs.*y -> y-copy/),
+  });
   expect(pairs.map((pair) => pair.state)).toEqual(['duplex', 'split']);
   await (await pairs[1]?.resync())?.wait('duplex');
   expect(await device.engine.groupSplit({ name: 'duo' })).toMatchObject([{ state: 'split', group: 'duo' }, { state: 'split' }]);

@@ -13,7 +13,8 @@ const until = async (holds: () => boolean): Promise<void> => {
 };
 const regionsOf = (device: Device) => device.status().store.regions;
 const scrubbed = (device: Device): Promise<void> => until(() => regionsOf(device).scrubbing === 0);
-const isZero = async (volume: Volume, offset: number, length: number): Promise<boolean> => (await readFrom(volume, offset, length)).every((byte) => byte === 0);
+const isZero = async (volume: Volume, offset: number, length: number): Promise<boolean> =>
+  (await readFrom(volume, offset, length)).every((byte) => byte === 0);
 
 it('a larger volume gives its surplus to the unassigned-region table, cleared, and gets it back with its former capacity', async () => {
   await using temporary = await temporaryDirectory();
@@ -24,7 +25,11 @@ it('a larger volume gives its surplus to the unassigned-region table, cleared, a
     const big = await device.createVolume('big', 30 * MiB, { attribute: 'secondary' });
     await writeTo(big, 0, 30 * MiB, 7);
     await writeTo(db, 0, 4 * MiB, 1);
-    expect(await device.engine.pairCreate({ primary: 'db', fit: 'regions', plan: true })).toMatchObject({ plan: true, regions: 20, destroysBytes: 30 * MiB });
+    expect(await device.engine.pairCreate({ primary: 'db', fit: 'regions', plan: true })).toMatchObject({
+      plan: true,
+      regions: 20,
+      destroysBytes: 30 * MiB,
+    });
     expect(big.info().capacityBytes).toBe(30 * MiB);
     const pair = await (await db.pair(undefined, { fit: 'regions' })).wait('duplex');
     expect(big.info()).toMatchObject({ capacityBytes: 10 * MiB, formerCapacityBytes: 30 * MiB, regions: 10 });
@@ -72,7 +77,10 @@ it('too few regions: refused with what is missing and where it could come from, 
   await device.createVolume('tiny', 4 * MiB, { attribute: 'secondary' });
   const before = device.engine.volumeList();
   const refused = await failure(db.pair(undefined, { fit: 'regions' }));
-  expect(refused).toMatchObject({ code: 'REGIONS_MISSING', details: { missingRegions: 20, neededRegions: 30, sources: [{ volume: 'tiny', regions: 4 }] } });
+  expect(refused).toMatchObject({
+    code: 'REGIONS_MISSING',
+    details: { missingRegions: 20, neededRegions: 30, sources: [{ volume: 'tiny', regions: 4 }] },
+  });
   expect(device.engine.volumeList()).toEqual(before);
   expect(regionsOf(device)).toEqual({ total: 64, unassigned: 10, scrubbing: 0 });
   expect(device.status().store.physicalVolumes).toBe(1);
@@ -107,7 +115,9 @@ it('a deleted volume leaves nothing behind for the one that gets its regions, al
 
 it('a device grows by physical volumes when volumes are made or grown, and says so in the plan', async () => {
   await using device = await openDevice({ pvSize: PV, lanes: 1 });
-  expect(await device.engine.volumeCreate({ name: 'huge', sizeBytes: 200 * MiB, plan: true })).toMatchObject({ steps: [expect.stringContaining('4 physical volumes'), expect.any(String)] });
+  expect(await device.engine.volumeCreate({ name: 'huge', sizeBytes: 200 * MiB, plan: true })).toMatchObject({
+    steps: [expect.stringContaining('4 physical volumes'), expect.any(String)],
+  });
   expect(device.status().store.physicalVolumes).toBe(0);
   const huge = await device.createVolume('huge', 200 * MiB);
   await writeTo(huge, 199 * MiB, MiB, 1);
@@ -125,7 +135,7 @@ it('two operators who choose at the same time get different volumes, and of two 
   const [first, second, third, fourth] = primaries;
   const chosen = await Promise.all([first?.pair(), second?.pair()]);
   expect(new Set(chosen.map((pair) => pair?.status().secondary.name))).toEqual(new Set(['p', 'q']));
-  const named = await Promise.allSettled([third, fourth].map((primary) => primary?.pair(device.volume('r'))));
+  const named = await Promise.allSettled([third, fourth].map(async (primary) => primary?.pair(device.volume('r'))));
   expect(named.map((outcome) => outcome.status).sort()).toEqual(['fulfilled', 'rejected']);
   expect(named.find((outcome) => outcome.status === 'rejected')).toMatchObject({ reason: { code: 'VOLUME_PAIRED' } });
 });

@@ -50,7 +50,9 @@ export const openPairDevice = async (options: DeviceOptions = {}): Promise<PairD
 export const duplexPair = async ({ primary, secondary }: PairDevice): Promise<Pair> => (await primary.pair(secondary)).wait('duplex');
 
 /** The error that a call fails with; fails the test when there is none. */
-export const failure = async (work: Promise<unknown>): Promise<{ readonly code: string; readonly message: string; readonly details: Readonly<Record<string, unknown>> }> => {
+export const failure = async (
+  work: Promise<unknown>,
+): Promise<{ readonly code: string; readonly message: string; readonly details: Readonly<Record<string, unknown>> }> => {
   try {
     await work;
   } catch (error) {

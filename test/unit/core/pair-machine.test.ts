@@ -50,7 +50,15 @@ const movedBy = (row: PairRow | null, event: PairEvent): Moved => {
   return decision;
 };
 const deeds = (effects: readonly PairEffect[]): string[] =>
-  effects.map((effect) => ('sides' in effect ? `${effect.do} ${effect.sides.join('+')}` : 'side' in effect ? `${effect.do} ${effect.side}` : effect.do === 'switch' ? `switch ${effect.mode}/${effect.dirty}` : effect.do));
+  effects.map((effect) =>
+    'sides' in effect
+      ? `${effect.do} ${effect.sides.join('+')}`
+      : 'side' in effect
+        ? `${effect.do} ${effect.side}`
+        : effect.do === 'switch'
+          ? `switch ${effect.mode}/${effect.dirty}`
+          : effect.do,
+  );
 
 describe('the command x state matrix', () => {
   for (const command of PAIR_COMMANDS) {
@@ -132,7 +140,12 @@ describe('the happening x state matrix', () => {
 
   it('a failed secondary is not switched again, which would lift the fence', () => {
     expect(deeds(movedBy(rowIn('duplex'), { event: 'secondary-failed', code: 'EIO' }).effects)).toEqual(['copy-stop', 'journal', 'report']);
-    expect(deeds(movedBy(rowIn('duplex'), { event: 'link-lost', code: 'EPIPE' }).effects)).toEqual(['copy-stop', 'switch tracking/keep', 'journal', 'report']);
+    expect(deeds(movedBy(rowIn('duplex'), { event: 'link-lost', code: 'EPIPE' }).effects)).toEqual([
+      'copy-stop',
+      'switch tracking/keep',
+      'journal',
+      'report',
+    ]);
   });
 
   it('forgets an old reason and copy kind when a command or the end of a copy moves the pair', () => {
@@ -193,7 +206,10 @@ describe('the order of effects', () => {
 
   it('nothing that overwrites a leg comes before the journal', () => {
     const overwrites = (effect: PairEffect): boolean =>
-      effect.do === 'copy-start' || effect.do === 'end-clients' || (effect.do === 'switch' && effect.mode === 'restoring') || (effect.do === 'switch' && effect.dirty === 'merge');
+      effect.do === 'copy-start' ||
+      effect.do === 'end-clients' ||
+      (effect.do === 'switch' && effect.mode === 'restoring') ||
+      (effect.do === 'switch' && effect.dirty === 'merge');
     for (const command of PAIR_COMMANDS) {
       for (const state of PAIR_STATES) {
         for (const copy of ['initial', 'restore'] as const) {
@@ -208,7 +224,12 @@ describe('the order of effects', () => {
   });
 
   it('split demands that nothing is dirty: a leg that failed a moment ago must not lose its dirty bits', () => {
-    expect(movedBy(rowIn('duplex'), { event: 'split' }).effects[0]).toEqual({ do: 'switch', mode: 'tracking', dirty: 'clear', onlyIfClean: true });
+    expect(movedBy(rowIn('duplex'), { event: 'split' }).effects[0]).toEqual({
+      do: 'switch',
+      mode: 'tracking',
+      dirty: 'clear',
+      onlyIfClean: true,
+    });
   });
 
   it('duplex is reached through a switch that demands that nothing is dirty', () => {

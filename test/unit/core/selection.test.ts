@@ -20,7 +20,10 @@ const volume = (number: number, capacityBytes: number, change: Partial<VolumeRow
   ...change,
 });
 const primary = volume(1, 10 * MiB, { attribute: 'normal', name: 'db' });
-const pool = (volumes: readonly VolumeRow[], change: Partial<Pool> & { readonly paired?: ReadonlyMap<number, Involvement> } = {}): Pool => ({
+const pool = (
+  volumes: readonly VolumeRow[],
+  change: Partial<Pool> & { readonly paired?: ReadonlyMap<number, Involvement> } = {},
+): Pool => ({
   volumes: [primary, ...volumes],
   involvementOf: (number) => change.paired?.get(number),
   regionBytes: MiB,
@@ -46,24 +49,37 @@ describe('embodiment 1: same capacity, or any', () => {
     expect(chooseSecondary(primary, pool([volume(9, 10 * MiB), volume(3, 10 * MiB), volume(2, 11 * MiB)]), any).volume.number).toBe(3);
   });
   it('takes the smallest larger one when the condition is any', () => {
-    expect(chooseSecondary(primary, pool([volume(2, 30 * MiB), volume(5, 20 * MiB), volume(4, 20 * MiB), volume(6, 5 * MiB)]), any)).toMatchObject({
+    expect(
+      chooseSecondary(primary, pool([volume(2, 30 * MiB), volume(5, 20 * MiB), volume(4, 20 * MiB), volume(6, 5 * MiB)]), any),
+    ).toMatchObject({
       volume: { number: 4 },
       how: 'larger',
       fitting: null,
     });
   });
   it('refuses when the condition is same and only larger ones are there, and says so', () => {
-    expect(codeOf(() => chooseSecondary(primary, pool([volume(2, 20 * MiB)]), same))).toMatch(/^NO_CANDIDATE: .*exactly 10 MiB.*"same".*v2/);
+    expect(codeOf(() => chooseSecondary(primary, pool([volume(2, 20 * MiB)]), same))).toMatch(
+      /^NO_CANDIDATE: .*exactly 10 MiB.*"same".*v2/,
+    );
   });
   it('refuses when there are only smaller ones, and names the largest', () => {
-    expect(codeOf(() => chooseSecondary(primary, pool([volume(2, 5 * MiB), volume(3, 6 * MiB)]), any))).toMatch(/^NO_CANDIDATE: .*v3, has 6 MiB/);
+    expect(codeOf(() => chooseSecondary(primary, pool([volume(2, 5 * MiB), volume(3, 6 * MiB)]), any))).toMatch(
+      /^NO_CANDIDATE: .*v3, has 6 MiB/,
+    );
   });
   it('refuses when nothing is unused', () => {
-    expect(codeOf(() => chooseSecondary(primary, pool([volume(2, 10 * MiB, { attribute: 'normal' })]), any))).toMatch(/^NO_CANDIDATE: .*no volume of the pool is unused/);
+    expect(codeOf(() => chooseSecondary(primary, pool([volume(2, 10 * MiB, { attribute: 'normal' })]), any))).toMatch(
+      /^NO_CANDIDATE: .*no volume of the pool is unused/,
+    );
   });
   it('never takes a protected, a paired or a normal volume, nor the primary', () => {
     const paired = new Map<number, Involvement>([[3, { role: 'secondary', partner: 'other', state: 'duplex' }]]);
-    const volumes = [volume(2, 10 * MiB, { isProtected: true }), volume(3, 10 * MiB), volume(4, 10 * MiB, { attribute: 'normal' }), volume(5, 40 * MiB)];
+    const volumes = [
+      volume(2, 10 * MiB, { isProtected: true }),
+      volume(3, 10 * MiB),
+      volume(4, 10 * MiB, { attribute: 'normal' }),
+      volume(5, 40 * MiB),
+    ];
     expect(chooseSecondary(primary, pool(volumes, { paired }), any).volume.number).toBe(5);
   });
 });
@@ -99,13 +115,20 @@ describe('embodiment 2: the report, and a named secondary', () => {
   });
   it('says of a smaller one how many regions are missing, where regions are fitted', () => {
     const report = (unassignedRegions: number) =>
-      reportCandidates(primary, pool([volume(6, 7 * MiB)], { unassignedRegions }), { fit: 'regions', explain: true }).find((view) => view.number === 6);
-    expect(report(2)).toMatchObject({ candidate: false, reason: 'it is smaller, and 1 regions are missing from the unassigned-region table' });
+      reportCandidates(primary, pool([volume(6, 7 * MiB)], { unassignedRegions }), { fit: 'regions', explain: true }).find(
+        (view) => view.number === 6,
+      );
+    expect(report(2)).toMatchObject({
+      candidate: false,
+      reason: 'it is smaller, and 1 regions are missing from the unassigned-region table',
+    });
     expect(report(3)).toMatchObject({ candidate: true, fit: 'smaller' });
   });
   it('judges a named one: protected is fine, normal, paired, smaller and the primary are not', () => {
     const name = (number: number, wish: { condition: 'same' | 'any'; fit: 'off' | 'regions' } = any): string =>
-      codeOf(() => nameSecondary(primary, [primary, ...volumes].find((row) => row.number === number) ?? primary, pool(volumes, { paired }), wish));
+      codeOf(() =>
+        nameSecondary(primary, [primary, ...volumes].find((row) => row.number === number) ?? primary, pool(volumes, { paired }), wish),
+      );
     expect(name(7)).toBe('no error');
     expect(name(5)).toBe('no error');
     expect(name(5, same)).toMatch(/^NOT_A_SECONDARY: .*larger/);
@@ -130,18 +153,28 @@ describe('embodiment 3: region fitting', () => {
     });
   });
   it('refuses with what is missing and where it could come from', () => {
-    const text = codeOf(() => chooseSecondary(primary, pool([volume(2, 4 * MiB), volume(3, 7 * MiB)], { unassignedRegions: 1, scrubbingRegions: 5 }), fit));
-    expect(text).toMatch(/^REGIONS_MISSING: .*needs 3 more regions, and 2 of them are missing.*5 regions are being cleared.*v2 has 4.*nothing was changed/);
+    const text = codeOf(() =>
+      chooseSecondary(primary, pool([volume(2, 4 * MiB), volume(3, 7 * MiB)], { unassignedRegions: 1, scrubbingRegions: 5 }), fit),
+    );
+    expect(text).toMatch(
+      /^REGIONS_MISSING: .*needs 3 more regions, and 2 of them are missing.*5 regions are being cleared.*v2 has 4.*nothing was changed/,
+    );
   });
   it('fits a capacity that differs within the last region only', () => {
-    expect(chooseSecondary(primary, pool([volume(2, 10 * MiB - 512)]), fit).fitting).toEqual({ capacityBytes: 10 * MiB, surplusRegions: 0, missingRegions: 0 });
+    expect(chooseSecondary(primary, pool([volume(2, 10 * MiB - 512)]), fit).fitting).toEqual({
+      capacityBytes: 10 * MiB,
+      surplusRegions: 0,
+      missingRegions: 0,
+    });
   });
 });
 
 it('chooses and reports among 10,000 volumes in under 50 ms', () => {
   const many = Array.from({ length: 10_000 }, (_, index) => volume(index + 2, (index % 977) * MiB + GiB, { isProtected: index % 3 === 0 }));
   const large = volume(1, 2 * GiB, { attribute: 'normal' });
-  const paired = new Map<number, Involvement>(many.slice(0, 4000).map((row) => [row.number, { role: 'secondary', partner: 'x', state: 'duplex' }]));
+  const paired = new Map<number, Involvement>(
+    many.slice(0, 4000).map((row) => [row.number, { role: 'secondary', partner: 'x', state: 'duplex' }]),
+  );
   // The best of five: what the code costs, not what else the machine is doing.
   const tookMs = Array.from({ length: 5 }, () => {
     const started = performance.now();

@@ -101,7 +101,11 @@ describe('a command that goes well', () => {
 
   it('split, resync, restore and release', async () => {
     await duplex();
-    expect(await callsOf(() => engine.pairSplit({ primary: 'db' }))).toEqual(['switch 1 tracking/clear', 'flush 2', 'commit pair-put:split']);
+    expect(await callsOf(() => engine.pairSplit({ primary: 'db' }))).toEqual([
+      'switch 1 tracking/clear',
+      'flush 2',
+      'commit pair-put:split',
+    ]);
     expect(await callsOf(() => engine.pairResync({ primary: 'db', pace: 3 }))).toEqual([
       'hold 2',
       'clients',
@@ -209,7 +213,12 @@ describe('a command that fails before its record is durable', () => {
     await duplex();
     await engine.pairSplit({ primary: 'db' });
     plane.failing.set('commit', full);
-    expect(await callsOf(() => engine.pairResync({ primary: 'db' }).catch(() => undefined))).toEqual(['hold 2', 'clients', 'commit FAILED', 'unhold 2']);
+    expect(await callsOf(() => engine.pairResync({ primary: 'db' }).catch(() => undefined))).toEqual([
+      'hold 2',
+      'clients',
+      'commit FAILED',
+      'unhold 2',
+    ]);
     expect(state()?.state).toBe('split');
   });
 
@@ -229,7 +238,10 @@ describe('a command that fails after its record is durable', () => {
     await duplex();
     await engine.pairSplit({ primary: 'db' });
     plane.failing.set('switch 1 copying', new Error('a lane is gone'));
-    await expect(engine.pairResync({ primary: 'db' })).rejects.toMatchObject({ code: 'INTERNAL', message: expect.stringContaining('a lane is gone') });
+    await expect(engine.pairResync({ primary: 'db' })).rejects.toMatchObject({
+      code: 'INTERNAL',
+      message: expect.stringContaining('a lane is gone'),
+    });
     expect(state()).toMatchObject({ state: 'suspended', reason: 'secondary-error: INTERNAL' });
     plane.failing.clear();
     await engine.pairResync({ primary: 'db' });
@@ -279,7 +291,14 @@ describe('what happens by itself', () => {
     engine = await openEngine({ store: temporary.path('store'), openPlane: plane.open });
     expect(state()).toMatchObject({ state: 'duplex-pending', copy: 'resync', reason: 'crash-recovery' });
     expect(engine.status().durability.lastRecoveryBytes).toBe(4 * MiB);
-    expect(plane.calls.slice(0, 6)).toEqual(['attach-volume 1', 'attach-volume 2', 'attach 1 kept', 'switch 1 copying/merge', 'commit pair-put:duplex-pending', 'copy-start 1']);
+    expect(plane.calls.slice(0, 6)).toEqual([
+      'attach-volume 1',
+      'attach-volume 2',
+      'attach 1 kept',
+      'switch 1 copying/merge',
+      'commit pair-put:duplex-pending',
+      'copy-start 1',
+    ]);
   });
 });
 
@@ -330,7 +349,12 @@ it('a group whose record cannot be written is not split, none of its pairs', asy
   plane.failing.clear();
   for (const pair of [1, 2]) plane.emit('copyDone', { pair });
   await settled();
-  expect(await callsOf(() => engine.groupSplit({ name: 'g' }))).toEqual(['switch 1 tracking/clear 2 tracking/clear', 'flush 2', 'flush 4', 'commit pair-put:split pair-put:split']);
+  expect(await callsOf(() => engine.groupSplit({ name: 'g' }))).toEqual([
+    'switch 1 tracking/clear 2 tracking/clear',
+    'flush 2',
+    'flush 4',
+    'commit pair-put:split pair-put:split',
+  ]);
 });
 
 it('a volume that the data plane cannot serve is taken back', async () => {
