@@ -80,7 +80,12 @@ export interface Engine {
   volumeGrow(input: Planned & { readonly volume: VolumeRef; readonly sizeBytes: number }): Promise<VolumeView | PlanView>;
   volumeDelete(input: Planned & { readonly volume: VolumeRef; readonly consent?: Consent }): Promise<VolumeView | PlanView>;
   volumeSet(
-    input: Planned & { readonly volume: VolumeRef; readonly attribute?: VolumeAttribute; readonly protected?: boolean; readonly consent?: Consent },
+    input: Planned & {
+      readonly volume: VolumeRef;
+      readonly attribute?: VolumeAttribute;
+      readonly protected?: boolean;
+      readonly consent?: Consent;
+    },
   ): Promise<VolumeView | PlanView>;
   uri(volume: VolumeRef): string;
 

@@ -22,7 +22,9 @@ export class FaultCommands {
   add(input: FaultAddInput): FaultRule {
     const row = this.#context.store.tables.volume(input.volume);
     if (this.#ofVolume(row.number).length >= RULES_PER_VOLUME_MAX) {
-      throw new TwinvolError('LIMIT', `${row.name} has ${RULES_PER_VOLUME_MAX} faults, which is the limit`, { remedy: 'clear some with twinvol fault clear' });
+      throw new TwinvolError('LIMIT', `${row.name} has ${RULES_PER_VOLUME_MAX} faults, which is the limit`, {
+        remedy: 'clear some with twinvol fault clear',
+      });
     }
     const rule = ruleFrom(input, row, this.#nextId);
     this.#nextId += 1;
@@ -42,7 +44,9 @@ export class FaultCommands {
   /** @returns how many were taken away */
   clear(input: { readonly id?: number; readonly volume?: VolumeRef }): number {
     const volume = input.volume === undefined ? undefined : this.#context.store.tables.volume(input.volume).number;
-    const gone = [...this.#rules.values()].filter((rule) => (input.id === undefined || rule.id === input.id) && (volume === undefined || rule.volume === volume));
+    const gone = [...this.#rules.values()].filter(
+      (rule) => (input.id === undefined || rule.id === input.id) && (volume === undefined || rule.volume === volume),
+    );
     for (const rule of gone) this.#rules.delete(rule.id);
     for (const number of new Set(gone.map((rule) => rule.volume))) {
       this.#tell(number);
