@@ -6,8 +6,8 @@
  *   which they came. Each is checked against the tables with all earlier ones in effect; one that is refused takes no
  *   other with it. Nobody sees a change before it is durable.
  * - An error while writing: the changes of that frame fail, the tables stay, the journal is cut back to its last good
- *   record. If even that fails, nothing is known about the journal's end, and every later change is refused: a restart
- *   reads the truth from the medium.
+ *   record. If even that fails, nothing is known about the journal's end, and every later change is refused until
+ *   cutting back succeeds, which each of them tries first.
  * - The journal keeps some space in reserve behind its end, written as zeros: on a full file system volumes can still be
  *   deleted (which is what frees space), and a flush need not change the file's length.
  * - Compaction, when the journal is much longer than its snapshot: the tables are written as the first record of a new
@@ -75,6 +75,8 @@ export class MetadataLog {
   #draining: Promise<void> | null = null;
   #closing = false;
   #failure: TwinvolError | null = null;
+  /** Puts right what `#failure` is about. */
+  #remedy: () => Promise<void> = () => Promise.resolve();
 
   private constructor(files: MetadataFiles, directory: string, recovered: Recovered, file: MetadataFile, options: MetadataLogOptions) {
     this.#files = files;
@@ -179,7 +181,7 @@ export class MetadataLog {
     this.#closing = true;
     await this.#draining;
     try {
-      if (options.clean && this.#failure === null) await this.#enqueue([CLEAN_MARK]);
+      if (options.clean && (await this.#isInOrder())) await this.#enqueue([CLEAN_MARK]);
     } finally {
       await this.#file.close();
     }
@@ -203,9 +205,8 @@ export class MetadataLog {
   }
 
   async #writeBatch(): Promise<void> {
-    const failure = this.#failure;
-    if (failure !== null) {
-      for (const waiting of this.#queue.splice(0)) waiting.reject(failure);
+    if (!(await this.#isInOrder())) {
+      for (const waiting of this.#queue.splice(0)) waiting.reject(this.#failure);
       return;
     }
     const batch = this.#accept();
@@ -283,23 +284,36 @@ export class MetadataLog {
 
   /** Removes what a failed write may have left behind the last good record. */
   async #cutBack(): Promise<void> {
-    try {
+    const remedy = async (): Promise<void> => {
       this.#reservedEnd = this.#endOffset;
       await this.#file.truncate(this.#endOffset);
       await this.#reserve(this.#endOffset);
       await this.#file.sync();
-    } catch (error) {
-      this.#fail(error, 'the end of the journal could not be restored after an error');
-    }
+    };
+    await remedy().catch((error: unknown) => this.#fail(error, 'the end of the journal could not be restored after an error', remedy));
   }
 
-  #fail(error: unknown, what: string): void {
-    this.#failure = new TwinvolError('STORE_IO', `${what}, so no change of the tables is possible any more (${this.#journalPath})`, {
-      remedy: 'repair the disk or free space, then restart the engine: it reads the tables from the journal again',
+  #fail(error: unknown, what: string, remedy: () => Promise<void>): void {
+    this.#failure = new TwinvolError('STORE_IO', `${what}, so no change of the tables is possible (${this.#journalPath})`, {
+      remedy: 'repair the disk or free space, then repeat the command; if that does not help, restart the engine',
       cause: error,
       details: { file: this.#journalPath },
     });
+    this.#remedy = remedy;
     this.#notice(this.#failure.message);
+  }
+
+  /** True if changes are possible; tries to make them so. */
+  async #isInOrder(): Promise<boolean> {
+    if (this.#failure === null) return true;
+    try {
+      await this.#remedy();
+    } catch {
+      return false;
+    }
+    this.#failure = null;
+    this.#notice(`${this.#journalPath}: changes of the tables are possible again`);
+    return true;
   }
 
   get #journalPath(): string {
@@ -329,7 +343,7 @@ export class MetadataLog {
     const { outcome, error } = await this.#superblock.change({ formatVersion: this.#formats.current, generation });
     if (outcome === 'kept' || outcome === 'unknown') {
       await file.close().catch(() => undefined);
-      if (outcome === 'unknown') this.#fail(error, 'the superblock could not be written');
+      if (outcome === 'unknown') this.#fail(error, 'the superblock could not be written', () => this.#confirmSuperblock());
       throw storeFault(error, 'switching to a new journal', superblockPath(this.directory));
     }
     this.#file = file;
@@ -342,6 +356,10 @@ export class MetadataLog {
     await old.file.close().catch(() => undefined);
     // The old journal is of no use any more; if it stays, the next start removes it.
     if (outcome === 'whole') await this.#files.unlink(old.path).catch(() => undefined);
+  }
+
+  async #confirmSuperblock(): Promise<void> {
+    if (!(await this.#superblock.confirm())) throw new Error('neither copy of the superblock could be written');
   }
 
   /** A whole and durable journal file, not yet valid. */

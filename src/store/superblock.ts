@@ -120,6 +120,8 @@ export class SuperblockKeeper {
   readonly #files: MetadataFiles;
   readonly #directory: string;
   #current: Superblock;
+  /** Of the last attempt to write, so that no two different contents ever have the same. */
+  #sequence: number;
   /** The order of writing: a copy that may be bad comes first, since the other one is all there is meanwhile. */
   #copies: readonly number[] = [1, 2];
 
@@ -128,6 +130,7 @@ export class SuperblockKeeper {
     this.#files = files;
     this.#directory = directory;
     this.#current = superblock;
+    this.#sequence = superblock.sequence;
   }
 
   get current(): Superblock {
@@ -137,14 +140,20 @@ export class SuperblockKeeper {
   /** Makes it say something else; it does as soon as one copy is durable. If none is, the old is written again. */
   async change(fields: Partial<Omit<Superblock, 'sequence'>>): Promise<SuperblockChange> {
     const old = this.#current;
-    const { durable, error } = await this.#write({ ...old, ...fields, sequence: old.sequence + 1 });
+    const { durable, error } = await this.#write({ ...old, ...fields });
     if (error === null) return { outcome: 'whole', error };
     if (durable > 0) return { outcome: 'half', error };
-    const again = await this.#write({ ...old, sequence: old.sequence + 2 });
-    return { outcome: again.durable > 0 ? 'kept' : 'unknown', error };
+    return { outcome: (await this.confirm()) ? 'kept' : 'unknown', error };
   }
 
-  async #write(superblock: Superblock): Promise<CopiesWritten> {
+  /** Writes again what it says. False: no copy could be written. After an `unknown` outcome this brings certainty back. */
+  async confirm(): Promise<boolean> {
+    return (await this.#write(this.#current)).durable > 0;
+  }
+
+  async #write(content: Omit<Superblock, 'sequence'>): Promise<CopiesWritten> {
+    this.#sequence += 1;
+    const superblock = { ...content, sequence: this.#sequence };
     const written = await writeCopies(this.#files, this.#directory, superblock, this.#copies);
     if (written.durable > 0) this.#current = superblock;
     if (written.durable === 1) this.#copies = [...this.#copies].reverse();

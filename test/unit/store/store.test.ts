@@ -209,7 +209,7 @@ describe('commit', () => {
     const opened = await store.open();
     rmSync(join(store.directory, 'journal.1'));
     await expect(opened.commit([])).rejects.toThrow(failsWith('STORE_IO'));
-    await expect(opened.commit([])).rejects.toThrow(failsWith('STORE_IO', 'no change of the tables is possible any more'));
+    await expect(opened.commit([])).rejects.toThrow(failsWith('STORE_IO', 'no change of the tables is possible'));
     expect(opened.failure?.code).toBe('STORE_IO');
   });
 
