@@ -17,13 +17,26 @@ import type { LegFailure } from './write-path.ts';
 const RATE_WINDOW_MS = 5000;
 const SAMPLE_MS = 100;
 
-type Running = { readonly pair: PairState; readonly ended: Promise<void>; send: (message: PictureMessage) => void };
+type Running = {
+  readonly pair: PairState;
+  ended: Promise<void>;
+  send: (message: PictureMessage) => void;
+  /** Gives it up while it waits for its turn. */
+  cancel: () => void;
+  isStopping: boolean;
+  /** Asked for again while it was being stopped. */
+  isWanted: boolean;
+};
+
+type Verifying = { readonly pair: PairState; readonly stop: () => void; readonly ended: Promise<void> };
 
 export type CopiesPlace = {
   readonly device: Int32Array;
   readonly workers: WorkerSet;
   readonly survivesPowerLoss: () => boolean;
   readonly volume: (number: number) => VolumeState;
+  /** Makes every leg durable that writes to the volume reach. */
+  readonly flush: (volume: number) => Promise<void>;
   readonly onLegFailed: (failure: LegFailure) => void;
   readonly onDone: (pair: number) => void;
   readonly onFailed: (pair: number, leg: 'source' | 'target', code: string) => void;
@@ -32,18 +45,24 @@ export type CopiesPlace = {
 export class Copies {
   readonly #place: CopiesPlace;
   readonly #running = new Map<number, Running>();
-  readonly #verifying = new Set<Int32Array>();
+  readonly #verifying = new Set<Verifying>();
 
   constructor(place: CopiesPlace) {
     this.#place = place;
   }
 
+  /** Starts the pair's copy. One that runs goes on; one that is being stopped starts again when it has ended. */
   start(pair: PairState): void {
     const { id } = pair.spec;
-    if (this.#running.has(id)) return;
+    const known = this.#running.get(id);
+    if (known !== undefined) {
+      known.isWanted = known.isStopping;
+      return;
+    }
     Atomics.store(pair.block.words, PAIR.COPY_STOP, 0);
     Atomics.store(pair.block.words, PAIR.COPY_ACTIVE, 1);
-    const running: Running = { pair, send: () => {}, ended: Promise.resolve() };
+    const running: Running = { pair, send: () => {}, cancel: () => {}, ended: Promise.resolve(), isStopping: false, isWanted: false };
+    this.#running.set(id, running);
     const task = this.#place.workers.pairTask<CopyResult>(
       (slot) => ({ ...this.#common(pair, slot), kind: 'copy', file: { path: pair.primaryFile.path, fd: pair.primaryFile.fd } }),
       {
@@ -51,13 +70,15 @@ export class Copies {
         link: (send) => {
           running.send = send;
         },
+        queued: (cancel) => {
+          running.cancel = cancel;
+        },
       },
     );
-    const ended = task.then(
-      (result) => this.#ended(pair, result),
-      (error: unknown) => this.#ended(pair, { end: 'failed', leg: 'target', code: `worker died: ${error instanceof Error ? error.message : String(error)}` }),
+    running.ended = task.then(
+      (result) => this.#ended(running, result ?? { end: 'stopped' }),
+      (error: unknown) => this.#ended(running, { end: 'failed', leg: 'target', code: `worker died: ${error instanceof Error ? error.message : String(error)}` }),
     );
-    this.#running.set(id, Object.assign(running, { ended }));
   }
 
   #common(pair: PairState, slot: number) {
@@ -73,25 +94,42 @@ export class Copies {
     };
   }
 
-  #ended(pair: PairState, result: CopyResult): void {
+  #ended({ pair, isWanted }: Running, result: CopyResult): void {
     const { id } = pair.spec;
     this.#running.delete(id);
     Atomics.store(pair.block.words, PAIR.COPY_ACTIVE, 0);
     if (result.end === 'done') this.#place.onDone(id);
     else if (result.end === 'failed') this.#place.onFailed(id, result.leg, result.code);
+    else if (isWanted) this.start(pair);
   }
 
+  /** Resolves when the copy has let go of the pair. */
   async stop(id: number): Promise<void> {
     const running = this.#running.get(id);
     if (running === undefined) return;
+    running.isStopping = true;
+    running.isWanted = false;
+    running.cancel();
     Atomics.store(running.pair.block.words, PAIR.COPY_STOP, 1);
     Atomics.notify(running.pair.block.words, PAIR.COPY_STOP);
     await running.ended;
   }
 
+  /** Resolves when nobody verifies the pair any more. */
+  async stopVerify(id: number): Promise<void> {
+    const ours = [...this.#verifying].filter(({ pair }) => pair.spec.id === id);
+    for (const { stop } of ours) stop();
+    await Promise.all(ours.map(({ ended }) => ended));
+  }
+
   async stopAll(): Promise<void> {
-    for (const control of this.#verifying) Atomics.store(control, 0, 1);
+    for (const { stop } of this.#verifying) stop();
     await Promise.all([...this.#running.keys()].map((id) => this.stop(id)));
+  }
+
+  /** Tells running copies of the device's durability level. */
+  tellDurability(survivesPowerLoss: boolean): void {
+    for (const { send } of this.#running.values()) send({ type: 'durability', survivesPowerLoss });
   }
 
   /** Tells running copies of a changed volume. */
@@ -102,22 +140,39 @@ export class Copies {
   async verify(pair: PairState, options: { readonly repair: boolean; readonly signal?: AbortSignal }): Promise<Omit<VerifyReport, 'repaired'>> {
     const startedMs = performance.now();
     const control = new Int32Array(new SharedArrayBuffer(8));
+    let cancel = (): void => {};
     const stop = (): void => {
       Atomics.store(control, 0, 1);
+      cancel();
     };
+    const task = this.#place.workers.pairTask<VerifyResult>(
+      (slot) => ({ ...this.#common(pair, slot), kind: 'verify', control: control.buffer as SharedArrayBuffer, repair: options.repair }),
+      {
+        onMessage: (message) => this.#place.onLegFailed(message.failure),
+        link: () => {},
+        queued: (give) => {
+          cancel = give;
+        },
+      },
+    );
+    const work = task.then(async (result) => {
+      // What it found is no host's write and has no mark: it is written at once.
+      const isFound = result !== null && options.repair && result.differingBytes > 0;
+      if (isFound) await pair.persistLive(() => {}, () => this.#place.flush(pair.spec.primary));
+      return result;
+    });
+    const verifying: Verifying = { pair, stop, ended: work.then(() => undefined, () => undefined) };
+    this.#verifying.add(verifying);
     options.signal?.addEventListener('abort', stop);
-    this.#verifying.add(control);
+    if (options.signal?.aborted === true) stop();
     try {
-      const result = await this.#place.workers.pairTask<VerifyResult>(
-        (slot) => ({ ...this.#common(pair, slot), kind: 'verify', control: control.buffer as SharedArrayBuffer, repair: options.repair }),
-        { onMessage: (message) => this.#place.onLegFailed(message.failure), link: () => {} },
-      );
-      if (result.end === 'failed') throw new TwinvolError('STORE_IO', `verify could not read a leg: ${result.code}`, { details: { checkedBytes: result.checkedBytes } });
-      if (result.end === 'stopped') throw new TwinvolError('TIMEOUT', `verify was stopped after ${result.checkedBytes} bytes`, { remedy: 'start it again' });
+      const result = await work;
+      if (result?.end === 'failed') throw new TwinvolError('STORE_IO', `verify could not read a leg: ${result.code}`, { details: { checkedBytes: result.checkedBytes } });
+      if (result === null || result.end === 'stopped') throw new TwinvolError('TIMEOUT', `verify was stopped after ${result?.checkedBytes ?? 0} bytes`, { remedy: 'start it again' });
       const { checkedBytes, differingBytes, differing } = result;
       return { checkedBytes, differingBytes, differing, durationMs: performance.now() - startedMs };
     } finally {
-      this.#verifying.delete(control);
+      this.#verifying.delete(verifying);
       options.signal?.removeEventListener('abort', stop);
     }
   }

@@ -7,10 +7,14 @@
  * taken in one step at the closed write gate, so a sparse terabyte costs its data.
  *
  * Durability: a cleared bit reaches the bitmap's file only after the follower was synced; until then a crash copies
- * those regions again. The copy pointer never goes back within one copy.
+ * those regions again. The source is synced once, at the start: what was written before the pair was formed has no mark,
+ * and must not be lost while the follower keeps it. If a sync of a leg fails, here or for somebody else (the system
+ * tells it only once), everything copied since the last good sync is dirty again. The copy pointer never goes back
+ * within one copy.
  */
 import fs from 'node:fs';
-import { bitmapWords, clearRange, nextClear, nextSet } from '../core/dirty-bitmap.ts';
+import { bitmapWords, clearRange, mergeInto, nextClear, nextSet } from '../core/dirty-bitmap.ts';
+import { systemCode } from '../core/faults.ts';
 import { LOCK_GRANULE_BYTES, MiB } from '../core/units.ts';
 import { HolePuncher } from '../platform/hole-punch.ts';
 import { nativeReport } from '../platform/native.ts';
@@ -38,17 +42,20 @@ export class CopyTask {
   readonly #device: Int32Array;
   readonly #slot: number;
   readonly #file: BitmapFile;
-  readonly #survivesPowerLoss: boolean;
+  readonly #survivesPowerLoss: () => boolean;
   readonly #puncher: HolePuncher = new HolePuncher();
   readonly #buffer: Buffer = Buffer.allocUnsafeSlow(BUFFER_BYTES);
   readonly #canSeekHoles: boolean = nativeReport().fsExt;
   readonly #capacityBytes: number;
   readonly #stepRegions: number;
+  /** What was dirty at the last good sync: everything that is not in here is durable on the follower. */
+  #undurable: Int32Array;
+  #syncFailures: number;
   #copiedBytes = 0;
   #persistedMs = 0;
-  #failure: { leg: 'source' | 'target'; code: string } | null = null;
+  #failure: Extract<CopyResult, { end: 'failed' }> | null = null;
 
-  constructor(pair: WorkerPair, file: BitmapFile, place: { device: Int32Array; slot: number; path: WritePath; survivesPowerLoss: boolean }) {
+  constructor(pair: WorkerPair, file: BitmapFile, place: { device: Int32Array; slot: number; path: WritePath; survivesPowerLoss: () => boolean }) {
     this.#pair = pair;
     this.#file = file;
     this.#path = place.path;
@@ -58,18 +65,18 @@ export class CopyTask {
     this.#capacityBytes = pair.primary.leg.capacityBytes;
     this.#stepRegions = Math.max(1, LOCK_GRANULE_BYTES / pair.dirtyRegionBytes);
     this.#persistedMs = performance.now();
-    const { words } = pair.block;
+    const { words, primary } = pair.block;
+    this.#undurable = primary.slice();
+    this.#syncFailures = Atomics.load(words, PAIR.SYNC_FAILURES);
     this.#copiedBytes = (words[PAIR.COPIED_LOW] as number) + (words[PAIR.COPIED_HIGH] as number) * 2 ** 30;
   }
 
   /** Runs to the end. `between` is called after each step: messages that came meanwhile take effect there. */
   async run(between: () => void): Promise<CopyResult> {
     try {
+      if (!this.#sync(this.#legs().source)) return this.#failure ?? { end: 'stopped' };
       const result = await this.#walk(between);
-      this.#persist();
-      return result;
-    } catch (error) {
-      return { end: 'failed', leg: 'target', code: (error as NodeJS.ErrnoException).code ?? 'EIO' };
+      return this.#persist() ? result : (this.#failure ?? result);
     } finally {
       await this.#puncher.close();
     }
@@ -91,10 +98,10 @@ export class CopyTask {
       }
       const startedMs = performance.now();
       region = this.#skipHole(region) ?? (await this.#step(region));
-      if (this.#failure !== null) return { end: 'failed', ...this.#failure };
+      if (this.#failure !== null) return this.#failure;
       if (region > Atomics.load(words, PAIR.POINTER)) Atomics.store(words, PAIR.POINTER, region);
       const nowMs = performance.now();
-      if (nowMs - this.#persistedMs > PERSIST_MS) this.#persist();
+      if (nowMs - this.#persistedMs > PERSIST_MS && !this.#persist() && this.#failure !== null) return this.#failure;
       pace.rest(nowMs - startedMs);
     }
     Atomics.store(words, PAIR.POINTER, regions);
@@ -186,22 +193,43 @@ export class CopyTask {
   }
 
   #fail(leg: 'source' | 'target', code: string): false {
-    this.#failure = { leg, code };
+    this.#failure ??= { end: 'failed', leg, code };
     return false;
   }
 
-  /** Brings the progress to the bitmap's file: what the snapshot shows as clean is durable on the target. */
-  #persist(): void {
+  /** Brings the progress to the bitmap's file: what the file shows as clean is durable on the target. False: it failed. */
+  #persist(): boolean {
     const { block } = this.#pair;
     lockWord(block.words, PAIR.FILE_LOCK, this.#slot);
     try {
       const snapshot = block.primary.slice(0, bitmapWords(block.regions));
-      if (this.#survivesPowerLoss) for (const fd of this.#legs().target.fds) fs.fdatasyncSync(fd);
+      if (!this.#sync(this.#legs().target)) return false;
+      const failures = Atomics.load(block.words, PAIR.SYNC_FAILURES);
+      if (failures !== this.#syncFailures) {
+        this.#syncFailures = failures;
+        mergeInto(block.primary, this.#undurable);
+        return false;
+      }
+      this.#undurable = snapshot;
       this.#file.writePages(snapshot, 0, pagesOf(block.regions));
-      if (this.#survivesPowerLoss) this.#file.sync();
+      if (this.#survivesPowerLoss()) this.#file.sync();
+      return true;
+    } catch (error) {
+      return this.#fail('target', systemCode(error) || 'EIO');
     } finally {
       unlockWord(block.words, PAIR.FILE_LOCK);
       this.#persistedMs = performance.now();
+    }
+  }
+
+  #sync(leg: Leg): boolean {
+    if (!this.#survivesPowerLoss()) return true;
+    try {
+      for (const fd of leg.fds) fs.fdatasyncSync(fd);
+      return true;
+    } catch (error) {
+      mergeInto(this.#pair.block.primary, this.#undurable);
+      return this.#fail(leg === this.#legs().source ? 'source' : 'target', systemCode(error) || 'EIO');
     }
   }
 }

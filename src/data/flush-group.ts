@@ -41,7 +41,10 @@ export class FlushGroup {
       left -= 1;
       if (left === 0) done(code);
     };
-    this.#leg(truth, arrived);
+    this.#leg(truth, (failure) => {
+      if (failure !== '') this.#truthFailed(volume, failure);
+      arrived(failure);
+    });
     for (const pair of followers) {
       const other = truth === pair.primary.leg ? pair.secondary.leg : pair.primary.leg;
       this.#leg(other, (failure) => arrived(failure === '' || this.#followerFailed(pair, other, failure) ? '' : failure));
@@ -85,26 +88,41 @@ export class FlushGroup {
     });
   }
 
+  /** What the truth leg lost is unknown, and no later sync will say so again: the followers may hold what it has not. */
+  #truthFailed(volume: WorkerVolume, code: string): void {
+    for (const pair of volume.primaryOf) {
+      const mode = Atomics.load(pair.block.words, PAIR.MODE);
+      if (mode === MODE.idle) continue;
+      distrust(pair);
+      if (mode !== MODE.tracking) this.#onLegFailed({ pair: pair.id, leg: mode === MODE.restoring ? 'secondary' : 'primary', code });
+    }
+  }
+
   /** True when the host's flush succeeds all the same. What the leg lost is unknown: all that is marked is dirty. */
   #followerFailed(pair: WorkerPair, leg: Leg, code: string): boolean {
-    const { words, primary, regions } = pair.block;
+    const { words } = pair.block;
     const isPrimary = leg === pair.primary.leg;
-    markAllIntents(pair, primary, regions);
+    distrust(pair);
     if (isPrimary) {
       this.#onLegFailed({ pair: pair.id, leg: 'primary', code });
       return false;
     }
     const hasFence = Atomics.load(words, PAIR.FENCE) !== 0;
+    // The sync took its time outside of the gate: the pair may have been switched since.
+    const mode = Atomics.load(words, PAIR.MODE);
+    if (mode !== MODE.copying && mode !== MODE.mirroring) return !hasFence;
     if (hasFence) Atomics.store(words, PAIR.FENCED, 1);
-    Atomics.store(words, PAIR.MODE, MODE.tracking);
+    Atomics.compareExchange(words, PAIR.MODE, mode, MODE.tracking);
     this.#onLegFailed({ pair: pair.id, leg: 'secondary', code });
     return !hasFence;
   }
 }
 
-/** Sets the dirty bits of every extent of the primary volume that is marked as an intent. */
-export const markAllIntents = (pair: WorkerPair, bits: Int32Array, regions: number): void => {
+/** A sync of a leg failed: everything that is marked, or that a copy brought over since its last sync, may differ. */
+const distrust = (pair: WorkerPair): void => {
+  const { words, primary: bits, regions } = pair.block;
   const { intents } = pair.primary;
+  Atomics.add(words, PAIR.SYNC_FAILURES, 1);
   if (intents === null || countSet(intents.block.disk) === 0) return;
   const ratio = INTENT_EXTENT_BYTES / pair.dirtyRegionBytes;
   for (let extent = 0; extent < intents.block.extents; extent += 1) {

@@ -25,13 +25,14 @@ export default async (task: PairTask): Promise<CopyResult | VerifyResult> => {
   const send = (message: FromPairWorker): void => task.port.postMessage(message);
   const path = new WritePath(device, task.slot, (failure) => send({ type: 'leg-failed', failure }));
   const picture = new WorkerVolumes<WorkerVolume>(task.slot, (_message, base) => base);
+  picture.survivesPowerLoss = task.survivesPowerLoss;
   for (const volume of task.volumes) picture.apply(volume);
   picture.apply(task.pair);
   const pair = picture.pairs.get(task.pair.id) as WorkerPair;
   try {
     if (task.kind === 'verify') return new VerifyTask(pair, path, device, new Int32Array(task.control), task.repair).run();
     const file = BitmapFile.adopt(task.file.path, task.file.fd, { bits: task.pair.regions, bytesPerBit: task.pair.dirtyRegionBytes, owner: task.pair.id });
-    const copy = new CopyTask(pair, file, { device, slot: task.slot, path, survivesPowerLoss: task.survivesPowerLoss });
+    const copy = new CopyTask(pair, file, { device, slot: task.slot, path, survivesPowerLoss: () => picture.survivesPowerLoss });
     return await copy.run(() => {
       // The loop is busy, so messages are fetched, not awaited.
       for (let got = receiveMessageOnPort(task.port); got !== undefined; got = receiveMessageOnPort(task.port)) {

@@ -217,6 +217,23 @@ export class PairState {
     writeDurably(this.secondaryFile, this.block.secondary);
   }
 
+  /**
+   * The same while a copy may run, after `change` has set bits: what the copy has cleared up to here is durable on the
+   * legs before the files say so. Takes the right itself.
+   */
+  async persistLive(change: () => void, flushLegs: () => Promise<void>): Promise<void> {
+    await this.lockFiles();
+    try {
+      change();
+      const bits = [this.block.primary.slice(), this.block.secondary.slice()] as const;
+      await flushLegs();
+      writeDurably(this.primaryFile, bits[0]);
+      writeDurably(this.secondaryFile, bits[1]);
+    } finally {
+      this.unlockFiles();
+    }
+  }
+
   /** The same at the end, when nobody else is there; a file that cannot be written says what it said. */
   persistAtEnd(): void {
     try {

@@ -103,6 +103,7 @@ class Plane extends EventEmitter<PlaneEvents> implements DataPlane {
       workers: this.#workers,
       survivesPowerLoss: () => this.#survivesPowerLoss,
       volume: (number) => this.#roster.volume(number),
+      flush: (volume) => this.volumeFlush(volume),
       onLegFailed: (failure) => this.#legFailed(failure),
       onDone: (pair) => this.emit('copyDone', { pair }),
       onFailed: (pair, leg, code) => this.emit('copyFailed', { pair, leg, code, message: `the copy's ${leg} failed: ${code}` }),
@@ -115,6 +116,7 @@ class Plane extends EventEmitter<PlaneEvents> implements DataPlane {
 
   async setDurabilityOnWorkers(): Promise<void> {
     this.#workers.broadcast({ type: 'durability', survivesPowerLoss: this.#survivesPowerLoss });
+    this.#copies.tellDurability(this.#survivesPowerLoss);
     await this.#workers.barrier();
   }
 
@@ -215,7 +217,7 @@ class Plane extends EventEmitter<PlaneEvents> implements DataPlane {
   async pairDetach(id: number): Promise<void> {
     const pair = this.#roster.pairs.get(id);
     if (pair === undefined) return;
-    await this.copyStop(id);
+    await Promise.all([this.copyStop(id), this.#copies.stopVerify(id)]);
     await this.#gate.closedFromMain(() => pair.apply('idle', 'keep'));
     this.#roster.pairs.delete(id);
     for (const link of this.#workers.links()) link.toldPairs.delete(id);
@@ -241,13 +243,10 @@ class Plane extends EventEmitter<PlaneEvents> implements DataPlane {
     const target = this.#roster.pair(into);
     const source = this.#roster.pair(from);
     const ratio = source.spec.dirtyRegionBytes / target.spec.dirtyRegionBytes;
-    await target.lockFiles();
-    try {
-      this.#copies.markFrom(target, source, ratio);
-      target.persist();
-    } finally {
-      target.unlockFiles();
-    }
+    await target.persistLive(
+      () => this.#copies.markFrom(target, source, ratio),
+      () => this.volumeFlush(target.spec.primary),
+    );
   }
 
   // Copies

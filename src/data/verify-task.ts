@@ -1,9 +1,11 @@
 /**
  * Verify: compares the legs of a pair while hosts write (specification 4).
  *
- * No false alarms: where legs are mirrored, a granule is compared under its range lock. Where writes are tracked
- * (split, suspended) no lock is taken by hosts, so a difference counts only if the region's bits are clear after every
- * write that was under way has ended, which closing the write gate once makes sure of.
+ * No false alarms. A granule is read under its range lock, which mirrored writes and copy steps take too, and a region
+ * counts only if it is clean both then and later: then, because a copy may make it equal and clean a moment after; later,
+ * because where writes are tracked (split, suspended) hosts take no lock and set the bit at the end of a write, which
+ * closing the write gate once waits for. What differs nevertheless is read a second time, because a resync may have
+ * begun and ended between the two looks.
  */
 import { anySet, setRange } from '../core/dirty-bitmap.ts';
 import { LOCK_GRANULE_BYTES } from '../core/units.ts';
@@ -74,37 +76,61 @@ export class VerifyTask {
   }
 
   #granule(offset: number, length: number): string {
-    const { primary, secondary } = this.#pair;
-    const { locks } = this.#path;
-    locks.acquire(primary.leg.number, offset, length);
-    let isEqual = false;
-    try {
-      if (!primary.leg.read(this.#left, 0, offset, length)) return primary.leg.failure;
-      if (!secondary.leg.read(this.#right, 0, offset, length)) return secondary.leg.failure;
-      isEqual = this.#left.compare(this.#right, 0, length, 0, length) === 0;
-    } finally {
-      locks.release();
+    let suspects = this.#suspects(offset, length);
+    if (typeof suspects !== 'string' && suspects.length > 0) {
+      const again = this.#suspects(offset, length);
+      suspects = typeof again === 'string' ? again : suspects.filter((region) => again.includes(region));
     }
-    if (!isEqual) this.#regions(offset, length);
+    if (typeof suspects === 'string') return suspects;
+    for (const region of suspects) this.#found(region, offset, length);
     return '';
   }
 
-  /** Which dirty regions of the granule differ although nobody says that they may. */
-  #regions(offset: number, length: number): void {
-    const { block, dirtyRegionBytes } = this.#pair;
+  /** The clean regions of the granule whose legs differ; or the code of the leg that could not be read. */
+  #suspects(offset: number, length: number): readonly number[] | string {
+    const { primary, secondary } = this.#pair;
+    const { locks } = this.#path;
+    let differing: number[] = [];
+    locks.acquire(primary.leg.number, offset, length);
+    try {
+      if (!primary.leg.read(this.#left, 0, offset, length)) return primary.leg.failure;
+      if (!secondary.leg.read(this.#right, 0, offset, length)) return secondary.leg.failure;
+      if (this.#left.compare(this.#right, 0, length, 0, length) === 0) return [];
+      differing = this.#differingRegions(offset, length).filter((region) => this.#isClean(region));
+    } finally {
+      locks.release();
+    }
+    if (differing.length === 0) return differing;
     // Whoever was inside a write when the granule was read has set his bits after this.
     this.#path.gate.closed(() => {});
-    const first = Math.floor(offset / dirtyRegionBytes);
+    return differing.filter((region) => this.#isClean(region));
+  }
+
+  #differingRegions(offset: number, length: number): number[] {
+    const { dirtyRegionBytes } = this.#pair;
+    const regions: number[] = [];
     const end = Math.floor((offset + length - 1) / dirtyRegionBytes) + 1;
-    for (let region = first; region < end; region += 1) {
-      const from = Math.max(offset, region * dirtyRegionBytes);
-      const to = Math.min(offset + length, (region + 1) * dirtyRegionBytes);
-      if (anySet(block.primary, region, region + 1) || anySet(block.secondary, region, region + 1)) continue;
-      if (this.#left.compare(this.#right, from - offset, to - offset, from - offset, to - offset) === 0) continue;
-      this.#differingBytes += to - from;
-      this.#add(from, to - from);
-      if (this.#repair) setRange(block.primary, region, region + 1);
+    for (let region = Math.floor(offset / dirtyRegionBytes); region < end; region += 1) {
+      const from = Math.max(offset, region * dirtyRegionBytes) - offset;
+      const to = Math.min(offset + length, (region + 1) * dirtyRegionBytes) - offset;
+      if (this.#left.compare(this.#right, from, to, from, to) !== 0) regions.push(region);
     }
+    return regions;
+  }
+
+  #isClean(region: number): boolean {
+    const { primary, secondary } = this.#pair.block;
+    return !anySet(primary, region, region + 1) && !anySet(secondary, region, region + 1);
+  }
+
+  /** A region that differs: what of it lies in the granule goes to the report. */
+  #found(region: number, offset: number, length: number): void {
+    const { block, dirtyRegionBytes } = this.#pair;
+    const from = Math.max(offset, region * dirtyRegionBytes);
+    const to = Math.min(offset + length, (region + 1) * dirtyRegionBytes);
+    this.#differingBytes += to - from;
+    this.#add(from, to - from);
+    if (this.#repair) setRange(block.primary, region, region + 1);
   }
 
   #add(offset: number, length: number): void {

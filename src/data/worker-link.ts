@@ -1,7 +1,7 @@
 /**
  * The main thread's end of a worker: a port, questions that are answered by number, and a death that is noticed.
  */
-import { MessageChannel, type MessagePort } from 'node:worker_threads';
+import { MessageChannel, type MessagePort, receiveMessageOnPort } from 'node:worker_threads';
 import { TwinvolError } from '../core/faults.ts';
 
 type Answer = { readonly type: 'answer'; readonly id: number; readonly value: unknown; readonly error?: string };
@@ -15,6 +15,7 @@ export class WorkerLink<To extends { readonly type: string }, From extends { rea
   readonly toldVolumes = new Set<number>();
   readonly toldPairs = new Set<number>();
   readonly #port: MessagePort;
+  readonly #onMessage: (message: From | Answer) => void;
   readonly #waiting = new Map<number, Waiting>();
   #question = 0;
   #isDead = false;
@@ -24,10 +25,11 @@ export class WorkerLink<To extends { readonly type: string }, From extends { rea
     this.slot = slot;
     this.#port = port1;
     this.remotePort = port2;
-    port1.on('message', (message: From | Answer) => {
+    this.#onMessage = (message) => {
       if (message.type === 'answer') this.#answered(message as Answer);
       else onMessage(message as Exclude<From, Answer>);
-    });
+    };
+    port1.on('message', this.#onMessage);
   }
 
   send(message: To): void {
@@ -52,7 +54,12 @@ export class WorkerLink<To extends { readonly type: string }, From extends { rea
     else waiting?.reject(new TwinvolError('STORE_IO', `listening failed: ${message.error}`, { details: { code: message.error } }));
   }
 
+  /** The worker has ended. What it had said before still counts, such as a leg that failed. */
   close(): void {
+    if (this.#isDead) return;
+    for (let got = receiveMessageOnPort(this.#port); got !== undefined; got = receiveMessageOnPort(this.#port)) {
+      this.#onMessage(got.message as From | Answer);
+    }
     this.#isDead = true;
     this.#port.close();
     for (const { resolve } of this.#waiting.values()) resolve(undefined);

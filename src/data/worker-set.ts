@@ -7,20 +7,29 @@ import { workerFile } from '../platform/worker-file.ts';
 import type { FromLane, TlsMaterial, ToLane } from './lane-messages.ts';
 import type { LaneTask } from './lane-worker.ts';
 import type { FromPairWorker, PairTask } from './pair-worker.ts';
+import { PlaceQueue } from './place-queue.ts';
 import type { PairState, VolumeState } from './plane-state.ts';
 import { RangeLocks } from './range-locks.ts';
-import { SLOT_COPY_FIRST, SLOT_COUNT, SLOT_ZERO_WORKER } from './shared-memory.ts';
+import { SLOT_COPY_FIRST, SLOT_ZERO_WORKER } from './shared-memory.ts';
 import { WorkerLink } from './worker-link.ts';
 import type { PictureMessage } from './worker-volumes.ts';
 import { WriteGate } from './write-gate.ts';
 import type { FromZeroWorker, ToZeroWorker, ZeroTask } from './zero-worker.ts';
 
-/** Copies and verifies that run at once; more wait in the pool's queue. */
+/** Copies and verifies that run at once; more wait for their turn. */
 const PAIR_TASKS_MAX = 4;
 
 export type LaneLink = WorkerLink<ToLane, FromLane>;
 export type ZeroLink = WorkerLink<ToZeroWorker, FromZeroWorker>;
 export type AnyLink = LaneLink | ZeroLink;
+
+export type PairTaskPort = {
+  readonly onMessage: (message: FromPairWorker) => void;
+  /** How to send to it while it runs. */
+  readonly link: (send: (message: PictureMessage) => void) => void;
+  /** How to give it up while it waits for its turn. */
+  readonly queued: (cancel: () => void) => void;
+};
 
 export type WorkerSetEvents = {
   readonly fromLane: (lane: number, message: Exclude<FromLane, { type: 'answer' }>) => void;
@@ -39,7 +48,7 @@ export class WorkerSet {
   readonly #device: SharedArrayBuffer;
   readonly #events: WorkerSetEvents;
   readonly #canPunch: boolean;
-  readonly #freeSlots: number[] = [];
+  readonly #places = new PlaceQueue(Array.from({ length: PAIR_TASKS_MAX }, (_, index) => SLOT_COPY_FIRST + index));
   readonly #tasks = new Set<Promise<unknown>>();
   #tls: TlsMaterial | null = null;
   #isStopping = false;
@@ -59,7 +68,6 @@ export class WorkerSet {
       atomics: 'disabled',
       recordTiming: false,
     });
-    for (let slot = SLOT_COPY_FIRST; slot < SLOT_COUNT; slot += 1) this.#freeSlots.push(slot);
     for (let lane = 0; lane < options.lanes; lane += 1) this.#startLane(lane);
   }
 
@@ -102,24 +110,34 @@ export class WorkerSet {
     this.#tasks.add(run);
   }
 
-  /** Runs a copy or verify to its end. */
-  async pairTask<R>(make: (slot: number) => PairTask, port: { onMessage: (message: FromPairWorker) => void; link: (send: (message: PictureMessage) => void) => void }): Promise<R> {
-    const slot = this.#freeSlots.pop();
-    if (slot === undefined) throw new Error('more copies are asked for than there are slots');
+  /** Runs a copy or verify to its end, when it is its turn. Null: it was given up before that. */
+  async pairTask<R>(make: (slot: number) => PairTask, port: PairTaskPort): Promise<R | null> {
+    const waiting = this.#places.take();
+    port.queued(waiting.cancel);
+    const slot = await waiting.place;
+    if (slot === null) return null;
+    try {
+      return await this.#runPairTask<R>(slot, make, port);
+    } finally {
+      this.#places.give(slot);
+    }
+  }
+
+  async #runPairTask<R>(slot: number, make: (slot: number) => PairTask, port: PairTaskPort): Promise<R> {
     const link = new WorkerLink<PictureMessage, FromPairWorker>(slot, port.onMessage);
-    port.link((message) => link.send(message));
     const task = { ...make(slot), port: link.remotePort };
+    port.link((message) => link.send(message));
     const run = this.#pool.run(task, { filename: workerFile('data/pair-worker').filename, transferList: [link.remotePort] }) as Promise<R>;
     this.#tasks.add(run);
     try {
       return await run;
     } catch (error) {
+      link.close();
       this.#forget(slot, `${task.kind} worker`, error);
       throw error;
     } finally {
       link.close();
       this.#tasks.delete(run);
-      this.#freeSlots.push(slot);
     }
   }
 
