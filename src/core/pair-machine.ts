@@ -232,9 +232,9 @@ const copyAgain = (row: PairRow, event: { readonly event: 'resync' | 'restore'; 
     { do: 'inquire', sides },
     { do: 'journal' },
     { do: 'configure' },
+    { do: 'end-clients', sides },
     { do: 'switch', mode: restoring ? 'restoring' : 'copying', dirty: 'merge' },
     ...(restoring ? ([{ do: 'mark-siblings' }] as const) : []),
-    { do: 'end-clients', sides },
     { do: 'copy-start' },
   ]);
 };

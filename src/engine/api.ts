@@ -5,7 +5,7 @@
  * (`VolumeRef`). Every method that changes something takes `plan: true`, then does nothing and returns a `PlanView`.
  * Errors are `TwinvolError` with a stable code.
  */
-import type { DeviceSettings, FenceLevel, GroupRow, PairedState, VolumeAttribute } from '../core/rows.ts';
+import type { DeviceSettings, FenceLevel, GroupRow, VolumeAttribute } from '../core/rows.ts';
 import type { CandidateView, ClientView, EventView, PairView, PlanView, StatusView, VolumeView } from '../core/views.ts';
 import type { PairState } from '../core/rows.ts';
 
@@ -121,5 +121,3 @@ export interface Engine {
   /** Drains the NBD connections (shutdown error), makes everything durable, gives up the store. */
   close(): Promise<void>;
 }
-
-export type { PairedState };

@@ -185,8 +185,8 @@ describe('the order of effects', () => {
       'inquire secondary',
       'journal',
       'configure',
-      'switch copying/merge',
       'end-clients secondary',
+      'switch copying/merge',
       'copy-start',
     ]);
   });
@@ -197,9 +197,9 @@ describe('the order of effects', () => {
       'inquire primary+secondary',
       'journal',
       'configure',
+      'end-clients primary+secondary',
       'switch restoring/merge',
       'mark-siblings',
-      'end-clients primary+secondary',
       'copy-start',
     ]);
   });
