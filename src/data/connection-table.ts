@@ -39,9 +39,9 @@ const LEAVING_MS = 3000;
 /** How long an ended client may still ask and be told that the export shuts down. */
 const SHUTDOWN_GRACE_MS = 100;
 
-const TRANSMISSION_FLAGS: number =
-  nbd.NBD_FLAG_HAS_FLAGS | nbd.NBD_FLAG_SEND_FLUSH | nbd.NBD_FLAG_SEND_FUA | nbd.NBD_FLAG_SEND_TRIM | nbd.NBD_FLAG_SEND_WRITE_ZEROES |
-  nbd.NBD_FLAG_CAN_MULTI_CONN | nbd.NBD_FLAG_SEND_CACHE | nbd.NBD_FLAG_SEND_FAST_ZERO;
+const READ_FLAGS: number =
+  nbd.NBD_FLAG_HAS_FLAGS | nbd.NBD_FLAG_SEND_FLUSH | nbd.NBD_FLAG_SEND_FUA | nbd.NBD_FLAG_CAN_MULTI_CONN | nbd.NBD_FLAG_SEND_CACHE;
+const WRITE_FLAGS: number = nbd.NBD_FLAG_SEND_TRIM | nbd.NBD_FLAG_SEND_WRITE_ZEROES | nbd.NBD_FLAG_SEND_FAST_ZERO;
 
 type Listen = Extract<ToLane, { type: 'listen' }>;
 type Ending = { readonly waiting: Set<Connection>; readonly count: number; readonly done: (count: number) => void };
@@ -176,7 +176,7 @@ export class ConnectionTable {
       canonicalName: volume.name,
       description: answer.description,
       sizeBytes: volume.leg.capacityBytes,
-      transmissionFlags: TRANSMISSION_FLAGS | (answer.readOnly ? nbd.NBD_FLAG_READ_ONLY : 0),
+      transmissionFlags: READ_FLAGS | (answer.readOnly ? nbd.NBD_FLAG_READ_ONLY : WRITE_FLAGS),
       blockSizes: { ...BLOCK_SIZES_DEFAULT, maximumBytes: NBD_PAYLOAD_BYTES_MAX },
       metaContexts: answer.dirty === null ? [CONTEXT_ALLOCATION] : [CONTEXT_ALLOCATION, CONTEXT_DIRTY, contextOfBitmap(volume.name)],
     };

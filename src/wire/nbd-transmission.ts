@@ -158,9 +158,10 @@ const isWriting = (type: number): boolean => type === nbd.NBD_CMD_WRITE || type 
  */
 export const validateRequest = (request: NbdRequest, rules: RequestRules): 0 | NbdErrno => {
   const { type, flags, offset, length } = request;
+  // First, because a read-only export does not offer what writes, and this is the better answer.
+  if (isWriting(type) && (rules.transmissionFlags & nbd.NBD_FLAG_READ_ONLY) !== 0) return nbd.NBD_EPERM;
   if (!isOffered(type, rules)) return nbd.NBD_EINVAL;
   if ((flags & ~allowedFlags(type, rules)) !== 0) return nbd.NBD_EINVAL;
-  if (isWriting(type) && (rules.transmissionFlags & nbd.NBD_FLAG_READ_ONLY) !== 0) return nbd.NBD_EPERM;
   if (type === nbd.NBD_CMD_FLUSH) return offset === 0 && length === 0 ? 0 : nbd.NBD_EINVAL;
   // The specification leaves a length of zero open; refusing it keeps every later loop free of an odd case.
   if (length === 0) return nbd.NBD_EINVAL;

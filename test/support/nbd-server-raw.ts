@@ -26,6 +26,8 @@ export type RawReply = {
   readonly errno: number;
   readonly data: Buffer | null;
   readonly extents: ReadonlyMap<number, ReadonlyArray<readonly [lengthBytes: number, flags: number]>>;
+  /** How many chunks of data; 0 for a simple reply. */
+  readonly dataChunks: number;
 };
 
 type Asked = { readonly type: number; readonly offset: number; readonly length: number };
@@ -170,13 +172,13 @@ export class RawNbd {
     const asked = this.#answered(cookie);
     if (asked.type === nbd.NBD_CMD_READ && this.mode === 'structured') throw new Error('a simple reply to READ after structured replies');
     const data = asked.type === nbd.NBD_CMD_READ && errno === 0 ? await this.take(asked.length) : null;
-    return { cookie, errno, data, extents: new Map() };
+    return { cookie, errno, data, extents: new Map(), dataChunks: 0 };
   }
 
   async #chunks(): Promise<RawReply> {
     const extents = new Map<number, Array<readonly [number, number]>>();
     const isExtended = this.mode === 'extended';
-    const state = { cookie: 0, errno: 0, covered: 0, data: null as Buffer | null };
+    const state = { cookie: 0, errno: 0, covered: 0, dataChunks: 0, data: null as Buffer | null };
     for (let isFirst = true; ; isFirst = false) {
       if (!isFirst) await this.take(4);
       const header = await this.take(isExtended ? 28 : 16);
@@ -192,7 +194,7 @@ export class RawNbd {
       if ((flags & nbd.NBD_REPLY_FLAG_DONE) === 0) continue;
       this.#asked.delete(cookie);
       if (asked.type === nbd.NBD_CMD_READ && state.errno === 0 && state.covered !== asked.length) throw new Error('a READ was answered in part');
-      return { cookie, errno: state.errno, data: state.errno === 0 ? state.data : null, extents };
+      return { cookie, errno: state.errno, data: state.errno === 0 ? state.data : null, extents, dataChunks: state.dataChunks };
     }
   }
 
@@ -200,7 +202,7 @@ export class RawNbd {
     type: number,
     payload: Buffer,
     asked: Asked,
-    state: { errno: number; covered: number; data: Buffer | null },
+    state: { errno: number; covered: number; dataChunks: number; data: Buffer | null },
     extents: Map<number, Array<readonly [number, number]>>,
   ): void {
     switch (type) {
@@ -212,6 +214,7 @@ export class RawNbd {
         if (at < 0 || at + payload.length - 8 > asked.length) throw new Error('data outside of what was asked');
         payload.copy(state.data, at, 8);
         state.covered += payload.length - 8;
+        state.dataChunks += 1;
         return;
       }
       case nbd.NBD_REPLY_TYPE_BLOCK_STATUS:
