@@ -11,12 +11,12 @@ import type { VerifyInput, VerifyReport } from './api.ts';
 import type { DeviceContext } from './context.ts';
 import { requirePair } from './pair-lookup.ts';
 import type { PairShell } from './pair-shell.ts';
-import { waitForPair } from './pair-wait.ts';
+import { givenUp, waitForPair } from './pair-wait.ts';
 
 /** A repair copies what differs; how long that takes is the caller's patience (its signal). */
 const REPAIR_WAIT_MS = 2 ** 31 - 1;
 
-/** @throws TwinvolError `PAIR_STATE`, `CHANGED` (the pair's state changed meanwhile), `WAIT_IMPOSSIBLE`, `STORE_IO` */
+/** @throws TwinvolError `PAIR_STATE`, `CHANGED` (the pair's state changed meanwhile), `CANCELLED`, `STORE_IO` */
 export const verifyPair = async (
   context: DeviceContext,
   shell: PairShell,
@@ -42,6 +42,7 @@ export const verifyPair = async (
     await waitForPair(context, { primary: pair.primary, secondary: pair.secondary, state: 'duplex', timeoutMs: REPAIR_WAIT_MS }, signal);
     return { ...report, repaired: true };
   } catch (error) {
+    if (signal?.aborted === true) throw givenUp(signal, `the verify of ${text}`);
     if (!changed.signal.aborted) throw error;
     const state = pairs.row(pair.id)?.state ?? 'simplex';
     throw new TwinvolError('CHANGED', `verify ended: ${text} became ${state} meanwhile, so its legs may differ rightly`, {

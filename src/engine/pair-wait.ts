@@ -14,6 +14,12 @@ const TIMEOUT_MS_MAX = 2 ** 31 - 1;
 
 type Verdict = { readonly kind: 'reached' } | { readonly kind: 'waiting' } | { readonly kind: 'impossible'; readonly why: string };
 
+/** The error of work that its caller gave up, or that the end of the engine did. */
+export const givenUp = (signal: AbortSignal | undefined, what: string): TwinvolError => {
+  const reason: unknown = signal?.reason;
+  return reason instanceof TwinvolError ? reason : new TwinvolError('CANCELLED', `${what} was given up by its caller`);
+};
+
 /** Whether the wait is over. `wanted` is not `simplex` where `row` is null at the start. */
 export const waitVerdict = (row: PairRow | null, wanted: PairState): Verdict => {
   const state = row?.state ?? 'simplex';
@@ -26,7 +32,7 @@ export const waitVerdict = (row: PairRow | null, wanted: PairState): Verdict => 
 
 /**
  * @returns the pair in the state, or null for `simplex`
- * @throws TwinvolError `TIMEOUT`, `WAIT_IMPOSSIBLE`, `PAIR_NOT_FOUND`; what `signal` was aborted with
+ * @throws TwinvolError `TIMEOUT`, `WAIT_IMPOSSIBLE`, `PAIR_NOT_FOUND`, `CANCELLED`, `ENGINE_STOPPING`
  */
 export const waitForPair = async (context: DeviceContext, input: PairWaitInput, signal?: AbortSignal): Promise<PairView | null> => {
   const found = findPair(context, input);
@@ -62,8 +68,7 @@ export const waitForPair = async (context: DeviceContext, input: PairWaitInput, 
         ),
       );
     };
-    const aborted = (): void =>
-      end(() => reject(signal?.reason instanceof Error ? signal.reason : new TwinvolError('ENGINE_STOPPING', 'the wait was given up')));
+    const aborted = (): void => end(() => reject(givenUp(signal, `the wait for ${text}`)));
     const timer = setTimeout(late, Math.min(Math.max(0, input.timeoutMs), TIMEOUT_MS_MAX));
     signal?.addEventListener('abort', aborted, { once: true });
     stopListening = context.pairs.onChange((id) => {

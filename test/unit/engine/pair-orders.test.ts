@@ -366,6 +366,18 @@ it('a volume that the data plane cannot serve is taken back', async () => {
   expect(engine.status().store.regions).toEqual({ total: 64, unassigned: 48, scrubbing: 0 });
 });
 
+it('a wait that its caller gives up ends at once', async () => {
+  await engine.pairCreate({ primary: 'db' });
+  const caller = new AbortController();
+  const waiting = engine.pairWait({ primary: 'db', state: 'duplex', timeoutMs: 60_000 }, caller.signal);
+  caller.abort();
+  await expect(waiting).rejects.toMatchObject({ code: 'CANCELLED' });
+  await expect(engine.pairWait({ primary: 'db', state: 'duplex', timeoutMs: 10 })).rejects.toMatchObject({
+    code: 'TIMEOUT',
+    exitStatus: 1,
+  });
+});
+
 it('a stopping engine takes no more commands and gives up waits', async () => {
   await engine.pairCreate({ primary: 'db' });
   const waiting = engine.pairWait({ primary: 'db', state: 'duplex', timeoutMs: 60_000 });
