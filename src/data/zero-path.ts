@@ -16,21 +16,20 @@ const PIECE_BYTES: number = 16 * LOCK_GRANULE_BYTES;
 const BLOCK_BYTES = 4096;
 
 /**
- * Makes a leg's range read as zeros, as holes where the file system gives back blocks.
+ * Makes a leg's range read as zeros, as holes where the file system gives back blocks. Everything from the first data on
+ * is punched at once, holes in between included: a program for each piece of data would take longer, and pieces that
+ * are not worth one would stay allocated.
  * False: failed, the code is in `leg.failure`.
  */
 export const punchLeg = async (leg: Leg, offset: number, length: number, puncher: HolePuncher): Promise<boolean> => {
   const end = offset + length;
-  for (let at = leg.nextData(offset, end); at < end; ) {
-    const dataEnd = leg.nextHole(at, end);
-    const isPunched =
-      dataEnd - at >= PUNCH_BYTES_MIN &&
-      puncher.method === 'fallocate' &&
-      (await leg.eachPiece(at, dataEnd - at, (path, fileOffset, bytes) => puncher.punch(path, fileOffset, bytes)));
-    if (!isPunched && !leg.writeZeros(at, dataEnd - at)) return false;
-    at = leg.nextData(dataEnd, end);
-  }
-  return true;
+  const at = leg.nextData(offset, end);
+  if (at === end) return true;
+  const isPunched =
+    end - at >= PUNCH_BYTES_MIN &&
+    puncher.method === 'fallocate' &&
+    (await leg.eachPiece(at, end - at, (path, fileOffset, bytes) => puncher.punch(path, fileOffset, bytes)));
+  return isPunched || leg.clear(at, end - at);
 };
 
 /** Zeros [offset, offset + length) of a volume on all legs. `punch` false: zeros are written, and take space. */
