@@ -16,22 +16,18 @@ import { type ExportInfo, type NegotiationStep, ServerNegotiation, type Transmis
 import { replyModeOf } from '../wire/nbd-transmission.ts';
 import { Connection } from './connection.ts';
 import type { Lane } from './lane.ts';
-import type { ConnectionReport, TlsMaterial, ToLane } from './lane-messages.ts';
+import type { ClientDeadlines, ConnectionReport, TlsMaterial, ToLane } from './lane-messages.ts';
 import { isWithinReserve } from './descriptor-reserve.ts';
 import { LaneSocket, type SocketEvents } from './lane-socket.ts';
 import { KEEP_ALIVE } from './listener.ts';
 import type { ExportGrant, ExportRefusal, PeerIdentity } from './plane-api.ts';
 
-/** From the connection to the end of the handshake, without the time in which the client waits for the engine. */
-const HANDSHAKE_MS = 10_000;
 /** Clients in the handshake at one time; for one more the oldest of them has to go, which an honest one never is. */
 const HANDSHAKES_MAX = 512;
 /** Connections of a lane. */
 const CONNECTIONS_MAX = 4096;
 /** Unread replies to options; who asks for more before reading them is up to no good. */
 const HANDSHAKE_UNREAD_BYTES_MAX: number = 1024 * 1024;
-/** A request whose bytes stop coming half-way. */
-const STALLED_MS = 120_000;
 /** While others wait for buffers, whoever holds one has to move this many bytes a second. */
 const RATE_BYTES_MIN: number = 1024 * 1024;
 /** How long a client that was told to leave may take to read what it is owed. */
@@ -55,15 +51,17 @@ export class ConnectionTable {
   #endings: Ending[] = [];
   #ask = 0;
   #ownId = 0;
+  readonly #deadlines: ClientDeadlines;
   #tls: TlsMaterial | null;
   /** Made once for all connections. */
   #secureContext: tls.SecureContext | null = null;
   /** Connections in the handshake, the oldest first. */
   readonly #handshakes = new Set<Connection>();
 
-  constructor(lane: Lane, tls: TlsMaterial | null) {
+  constructor(lane: Lane, tls: TlsMaterial | null, deadlines: ClientDeadlines) {
     this.#lane = lane;
     this.#tls = tls;
+    this.#deadlines = deadlines;
   }
 
   setTls(tls: TlsMaterial | null): void {
@@ -281,7 +279,7 @@ export class ConnectionTable {
   expire(nowMs: number): void {
     const { isShort } = this.#lane.buffers;
     for (const connection of [...this.#all.values()]) {
-      const reason = expiryOf(connection, nowMs, isShort);
+      const reason = expiryOf(connection, nowMs, this.#deadlines, isShort);
       if (reason !== '') connection.socket.destroy(reason);
     }
   }
@@ -318,11 +316,11 @@ const identityOf = (connection: Connection): PeerIdentity => ({
 });
 
 /** Why the connection's time is up, or an empty string. */
-const expiryOf = (connection: Connection, nowMs: number, isShort: boolean): string => {
+const expiryOf = (connection: Connection, nowMs: number, deadlines: ClientDeadlines, isShort: boolean): string => {
   if (connection.phase === 'handshake' || connection.phase === 'tls') {
-    return connection.askedAtMs === 0 && nowMs - connection.handshakeSinceMs > HANDSHAKE_MS ? 'handshake-timeout' : '';
+    return connection.askedAtMs === 0 && nowMs - connection.handshakeSinceMs > deadlines.handshakeMs ? 'handshake-timeout' : '';
   }
   if (connection.isLeaving) return connection.deferred === 0 && nowMs - connection.leftAtMs > LEAVING_MS ? connection.endReason : '';
-  if (connection.isMidRequest && nowMs - connection.lastActivityMs > STALLED_MS) return 'request-timeout';
+  if (connection.isMidRequest && nowMs - connection.lastActivityMs > deadlines.requestMs) return 'request-timeout';
   return isShort && (connection.transferRate(nowMs) ?? RATE_BYTES_MIN) < RATE_BYTES_MIN ? 'too-slow' : '';
 };

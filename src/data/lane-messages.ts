@@ -8,11 +8,22 @@ import type { PictureMessage } from './worker-volumes.ts';
 
 export type TlsMaterial = { readonly certPem: string; readonly keyPem: string; readonly caPem: string | null; readonly required: boolean };
 
+/** How long a lane waits for a client. */
+export type ClientDeadlines = {
+  /** From the connection to the end of the handshake, without the time in which the client waits for the engine. */
+  readonly handshakeMs: number;
+  /** Without a byte, in the middle of a request. */
+  readonly requestMs: number;
+};
+
+export const CLIENT_DEADLINES: ClientDeadlines = { handshakeMs: 10_000, requestMs: 120_000 };
+
 export type LaneStart = {
   readonly lane: number;
   readonly slot: number;
   readonly device: SharedArrayBuffer;
   readonly tls: TlsMaterial | null;
+  readonly deadlines: ClientDeadlines;
 };
 
 /** What a connection looks like from the lane: for `client list`. */

@@ -4,7 +4,7 @@
  */
 import { Piscina } from 'piscina';
 import { workerFile } from '../platform/worker-file.ts';
-import type { FromLane, TlsMaterial, ToLane } from './lane-messages.ts';
+import type { ClientDeadlines, FromLane, TlsMaterial, ToLane } from './lane-messages.ts';
 import type { LaneTask } from './lane-worker.ts';
 import type { FromPairWorker, PairTask } from './pair-worker.ts';
 import { PlaceQueue } from './place-queue.ts';
@@ -48,15 +48,17 @@ export class WorkerSet {
   readonly #device: SharedArrayBuffer;
   readonly #events: WorkerSetEvents;
   readonly #canPunch: boolean;
+  readonly #deadlines: ClientDeadlines;
   readonly #places = new PlaceQueue(Array.from({ length: PAIR_TASKS_MAX }, (_, index) => SLOT_COPY_FIRST + index));
   readonly #tasks = new Set<Promise<unknown>>();
   #tls: TlsMaterial | null = null;
   #isStopping = false;
 
-  constructor(options: { device: Int32Array; lanes: number; canPunch: boolean; events: WorkerSetEvents }) {
+  constructor(options: { device: Int32Array; lanes: number; canPunch: boolean; deadlines: ClientDeadlines; events: WorkerSetEvents }) {
     this.#device = options.device.buffer as SharedArrayBuffer;
     this.#events = options.events;
     this.#canPunch = options.canPunch;
+    this.#deadlines = options.deadlines;
     const { filename, execArgv } = workerFile('data/lane-worker');
     this.#pool = new Piscina({
       filename,
@@ -79,7 +81,7 @@ export class WorkerSet {
   #startLane(lane: number): void {
     const slot = lane + 1;
     const link: LaneLink = new WorkerLink(slot, (message) => this.#events.fromLane(lane, message as Exclude<FromLane, { type: 'answer' }>));
-    const task: LaneTask = { lane, slot, device: this.#device, tls: this.#tls, canPunch: this.#canPunch, port: link.remotePort };
+    const task: LaneTask = { lane, slot, device: this.#device, tls: this.#tls, canPunch: this.#canPunch, deadlines: this.#deadlines, port: link.remotePort };
     this.lanes[lane] = link;
     this.#long('data/lane-worker', task, link, `lane ${lane}`, () => this.#startLane(lane));
   }

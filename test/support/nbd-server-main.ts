@@ -19,6 +19,7 @@ export type ServerConfig = {
   readonly pair?: { readonly primary: number; readonly secondary: number };
   readonly lanes?: number;
   readonly durability?: 'power' | 'process';
+  readonly deadlines?: { readonly handshakeMs?: number; readonly requestMs?: number };
   readonly tcp?: boolean;
   readonly tls?: { readonly certPem: string; readonly keyPem: string; readonly caPem?: string; readonly required: boolean };
 };
@@ -82,6 +83,7 @@ const open = async (config: ServerConfig): Promise<{ plane: DataPlane; uris: rea
     store: { directory: config.directory, regionBytes: REGION_BYTES, pvFd: (pv) => fds[pv] as number, pvPath: path },
     durability: config.durability ?? 'process',
     ...(config.lanes === undefined ? {} : { lanes: config.lanes }),
+    ...(config.deadlines === undefined ? {} : { deadlines: config.deadlines }),
     policy: {
       find: (name, peer) => grantOf(config, name, peer),
       list: () => config.volumes.map(({ name }, index) => ({ name, description: `test volume ${index + 1}` })),
