@@ -134,7 +134,8 @@ export interface DataPlane {
   pairAttach(spec: PairSpec, options: { readonly fresh: boolean }): Promise<{ readonly recoveredBytes: number; readonly dirtyBytes: number }>;
   /** All switches at one point in time: no write is inside, none is lost. False if an `onlyIfClean` did not hold. */
   pairsSwitch(switches: readonly PairSwitch[]): Promise<{ readonly switched: boolean; readonly pauseMs: number }>;
-  pairConfigure(id: number, changes: { readonly pace?: number; readonly fenceData?: boolean }): void;
+  /** `isFenced`: host writes fail until the next switch (fence `data`, after the secondary failed). */
+  pairConfigure(id: number, changes: { readonly pace?: number; readonly fenceData?: boolean; readonly isFenced?: boolean }): void;
   /** Stops copying and tracking and deletes the bitmap files. */
   pairDetach(id: number): Promise<void>;
   pairProgress(id: number): PairProgress;

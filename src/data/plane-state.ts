@@ -237,7 +237,9 @@ export class PairState {
   /** The same at the end, when nobody else is there; a file that cannot be written says what it said. */
   persistAtEnd(): void {
     try {
-      this.persist();
+      // Thousands of pairs that are as their files say would make the end long.
+      if (!this.primaryFile.holds(this.block.primary)) writeDurably(this.primaryFile, this.block.primary);
+      if (!this.secondaryFile.holds(this.block.secondary)) writeDurably(this.secondaryFile, this.block.secondary);
     } catch {
       // The marks stay for it: they are dropped only when the bits could be written.
     }

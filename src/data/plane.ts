@@ -17,7 +17,7 @@ import { Copies } from './copies.ts';
 import { IntentCleaner } from './intent-cleaner.ts';
 import { Clients } from './clients.ts';
 import { countersOf } from './fault-rules.ts';
-import type { FromLane } from './lane-messages.ts';
+import { CLIENT_DEADLINES, type ClientDeadlines, type FromLane } from './lane-messages.ts';
 import type { DataPlane, ExportPolicy, FaultCounters, ListenOptions, PairProgress, PairSpec, PairSwitch, PlaneEvents, VolumeSpec } from './plane-api.ts';
 import { switchPairs } from './pair-switch.ts';
 import { PairState, type PlaneStore, VolumeState } from './plane-state.ts';
@@ -34,6 +34,8 @@ export type DataPlaneOptions = {
   readonly lanes?: number;
   readonly policy: ExportPolicy;
   readonly durability: 'power' | 'process';
+  /** Shorter ones than usual, for tests. */
+  readonly deadlines?: Partial<ClientDeadlines>;
 };
 
 export const openDataPlane = async (options: DataPlaneOptions): Promise<DataPlane> => {
@@ -76,6 +78,7 @@ class Plane extends EventEmitter<PlaneEvents> implements DataPlane {
       device: this.#device,
       lanes: this.laneCount,
       canPunch: nativeReport().spaceReclaim !== 'none',
+      deadlines: { ...CLIENT_DEADLINES, ...options.deadlines },
       events: {
         fromLane: (lane, message) => this.#fromLane(lane, message),
         fromZeroWorker: (message) => {
@@ -188,15 +191,21 @@ class Plane extends EventEmitter<PlaneEvents> implements DataPlane {
       recovered = pair.addIntents(primary.intents, 'primary') + pair.addIntents(secondary.intents, 'secondary');
       if (recovered > 0) pair.persist();
     }
-    this.#roster.pairs.set(spec.id, pair);
-    for (const link of this.#workers.links()) {
+    this.#roster.addPair(pair);
+    await this.#tellPair(pair, primary, secondary);
+    return { recoveredBytes: Math.min(pair.capacityBytes * 2, recovered * spec.dirtyRegionBytes), dirtyBytes: pair.dirtyBytes().union };
+  }
+
+  /** Workers that know one of the volumes have to know the pair before it is switched; others hear of it when they need it. */
+  async #tellPair(pair: PairState, primary: VolumeState, secondary: VolumeState): Promise<void> {
+    const links = this.#workers.links().filter(({ toldVolumes }) => toldVolumes.has(primary.spec.number) || toldVolumes.has(secondary.spec.number));
+    for (const link of links) {
       this.#workers.tellPair(link, pair, primary, secondary);
       // Told before without intents: tell again.
       link.send(primary.message());
       link.send(secondary.message());
     }
-    await this.#workers.barrier();
-    return { recoveredBytes: Math.min(pair.capacityBytes * 2, recovered * spec.dirtyRegionBytes), dirtyBytes: pair.dirtyBytes().union };
+    if (links.length > 0) await this.#workers.barrier();
   }
 
   async pairsSwitch(switches: readonly PairSwitch[]): Promise<{ readonly switched: boolean; readonly pauseMs: number }> {
@@ -206,8 +215,9 @@ class Plane extends EventEmitter<PlaneEvents> implements DataPlane {
     return done;
   }
 
-  pairConfigure(id: number, changes: { readonly pace?: number; readonly fenceData?: boolean }): void {
+  pairConfigure(id: number, changes: { readonly pace?: number; readonly fenceData?: boolean; readonly isFenced?: boolean }): void {
     const { words } = this.#roster.pair(id).block;
+    if (changes.isFenced !== undefined) Atomics.store(words, PAIR.FENCED, changes.isFenced ? 1 : 0);
     if (changes.pace !== undefined) Atomics.store(words, PAIR.PACE, changes.pace);
     if (changes.fenceData === undefined) return;
     Atomics.store(words, PAIR.FENCE, changes.fenceData ? 1 : 0);
@@ -219,7 +229,7 @@ class Plane extends EventEmitter<PlaneEvents> implements DataPlane {
     if (pair === undefined) return;
     await Promise.all([this.copyStop(id), this.#copies.stopVerify(id)]);
     await this.#gate.closedFromMain(() => pair.apply('idle', 'keep'));
-    this.#roster.pairs.delete(id);
+    this.#roster.removePair(pair);
     for (const link of this.#workers.links()) link.toldPairs.delete(id);
     this.#workers.broadcast({ type: 'pair-gone', id });
     await this.#workers.barrier();
@@ -376,7 +386,7 @@ class Plane extends EventEmitter<PlaneEvents> implements DataPlane {
       for (const client of this.#clients.laneLost(slot - 1)) this.emit('clientClosed', { ...client, reason: `${name} died` });
       if (slot === SLOT_ZERO_WORKER) for (const job of [...this.#zeroJobs.keys()]) this.#zeroed(job, 'EIO');
       this.emit('workerLost', { worker: name, message });
-      // A lane that comes back has to know what the dead one knew; the message arrives at the new one's start.
+      // A lane that comes back knows no volume: it hears of each with the first client that asks for it.
       setImmediate(() => void this.#retell(slot - 1));
     };
   }
@@ -385,7 +395,6 @@ class Plane extends EventEmitter<PlaneEvents> implements DataPlane {
     const link = this.#workers.lanes[lane];
     if (link === undefined || this.#isClosed) return;
     link.send({ type: 'durability', survivesPowerLoss: this.#survivesPowerLoss });
-    for (const pair of this.#roster.pairs.values()) this.#workers.tellPair(link, pair, this.#roster.volume(pair.spec.primary), this.#roster.volume(pair.spec.secondary));
     for (const volume of this.#held.keys()) await link.ask((id) => ({ type: 'hold', id, volume }));
   }
 

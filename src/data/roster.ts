@@ -11,6 +11,7 @@ import { DEVICE, PAIR, VOLUME } from './shared-memory.ts';
 export class Roster {
   readonly volumes = new Map<number, VolumeState>();
   readonly pairs = new Map<number, PairState>();
+  readonly #pairsOf = new Map<number, PairState[]>();
 
   volume(number: number): VolumeState {
     const volume = this.volumes.get(number);
@@ -25,12 +26,26 @@ export class Roster {
   }
 
   /** Pairs that the volume belongs to, on either side. */
-  pairsOf(volume: number): PairState[] {
-    return [...this.pairs.values()].filter(({ spec }) => spec.primary === volume || spec.secondary === volume);
+  pairsOf(volume: number): readonly PairState[] {
+    return this.#pairsOf.get(volume) ?? [];
+  }
+
+  addPair(pair: PairState): void {
+    this.pairs.set(pair.spec.id, pair);
+    for (const volume of [pair.spec.primary, pair.spec.secondary]) this.#pairsOf.set(volume, [...this.pairsOf(volume), pair]);
+  }
+
+  removePair(pair: PairState): void {
+    this.pairs.delete(pair.spec.id);
+    for (const volume of [pair.spec.primary, pair.spec.secondary]) {
+      const left = this.pairsOf(volume).filter((other) => other !== pair);
+      if (left.length > 0) this.#pairsOf.set(volume, left);
+      else this.#pairsOf.delete(volume);
+    }
   }
 
   pairedVolumes(): number[] {
-    return [...new Set([...this.pairs.values()].flatMap(({ spec }) => [spec.primary, spec.secondary]))];
+    return [...this.#pairsOf.keys()];
   }
 
   /** Descriptors of all legs that writes to the volume reach or reached, each once. */

@@ -60,7 +60,11 @@ export const recoverDevice = async (context: DeviceContext, shell: PairShell): P
   };
   await inBatches(store.tables.pairs(), attach);
   // All pairs are known before the first copy runs: a restore marks the bits of the primary's other pairs.
-  await inBatches(found, ({ row, dirtyBytes }) => shell.happening(row.id, { event: 'recovered', dirtyBytes }));
+  await inBatches(found, async ({ row, dirtyBytes }) => {
+    await shell.happening(row.id, { event: 'recovered', dirtyBytes });
+    // What fence level `data` had stopped stays stopped: nothing that the secondary lacks may be acknowledged.
+    if (row.state === 'suspended' && row.fence === 'data') plane.pairConfigure(row.id, { isFenced: true });
+  });
   regions.resume();
   const facts = { volumes: volumes.length, pairs: found.length, wasCleanShutdown: store.wasCleanShutdown, recoveryBytes };
   log.info(

@@ -9,7 +9,7 @@ import { dirname } from 'node:path';
 import { setRange } from '../core/dirty-bitmap.ts';
 import { systemCode, TwinvolError } from '../core/faults.ts';
 import { syncDirectory } from '../platform/durable-file.ts';
-import { type BitmapHeader, decodeHeader, decodePage, encodeHeader, encodePage, PAGE_BITS, PAGE_BYTES, pageOfBit, pageOffset, pagesOf } from '../wire/bitmap-page.ts';
+import { type BitmapHeader, decodeHeader, decodePage, encodeHeader, encodePage, PAGE_BITS, PAGE_BYTES, PAGE_WORDS, pageOfBit, pageOffset, pagesOf } from '../wire/bitmap-page.ts';
 
 /** Pages written by one system call at most: 256 KiB. */
 const BATCH_PAGES = 512;
@@ -89,6 +89,19 @@ export class BitmapFile {
       for (let index = 0; index < count; index += 1) encodePage(words, page + index, buffer, index * PAGE_BYTES);
       writeWhole(this.fd, buffer, count * PAGE_BYTES, pageOffset(page));
     }
+  }
+
+  /**
+   * Does the file hold the bits of `words`? What it holds counts as durable: whoever sets bits in it syncs it, and
+   * where bits were cleared without a sync, the medium names more as dirty, not less.
+   */
+  holds(words: Int32Array): boolean {
+    const bytes = readWhole(this.path);
+    if (bytes === null) return false;
+    const pages = pagesOf(this.#header.bits);
+    const found = new Int32Array(pages * PAGE_WORDS);
+    for (let page = 0; page < pages; page += 1) if (!decodePage(bytes, pageOffset(page), page, found)) return false;
+    return words.every((word, index) => found[index] === word);
   }
 
   sync(): void {
