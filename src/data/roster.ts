@@ -58,11 +58,17 @@ export class Roster {
     return [...new Set([...numbers].flatMap((number) => this.volumes.get(number)?.fds ?? []))];
   }
 
-  /** Bytes that are marked as intents, of all volumes. */
+  /** Bytes that a crash now would make dirty: what is marked on either side of a pair, once for each pair. */
   markedBytes(): number {
-    let extents = 0;
-    for (const { intents } of this.volumes.values()) if (intents !== null) extents += Atomics.load(intents.block.words, VOLUME.MARKED);
-    return extents * INTENT_EXTENT_BYTES;
+    let bytes = 0;
+    for (const { spec, capacityBytes } of this.pairs.values()) {
+      for (const number of [spec.primary, spec.secondary]) {
+        const intents = this.volumes.get(number)?.intents ?? null;
+        if (intents === null) continue;
+        bytes += Math.min(capacityBytes, Atomics.load(intents.block.words, VOLUME.MARKED) * INTENT_EXTENT_BYTES);
+      }
+    }
+    return bytes;
   }
 
   /**
