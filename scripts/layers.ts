@@ -34,6 +34,8 @@ export const LAYERS: readonly Layer[] = [
   { folder: 'src/platform', folders: ['src/core', 'native-free'], node: 'all', packages: [] },
   { folder: 'src/store', folders: BASE, node: 'all', packages: [] },
   { folder: 'src/nbd-client', folders: BASE, node: 'all', packages: [] },
+  // The workloads of `twinvol bench`: they speak to any server, so they know nothing of this one.
+  { folder: 'src/bench', folders: [...BASE, 'src/nbd-client'], node: 'all', packages: [] },
   { folder: 'src/data', folders: [...BASE, 'src/store', 'src/nbd-client'], typesOf: [ENGINE_TYPES], node: 'all', packages: ['piscina'] },
   {
     folder: 'src/engine',
@@ -60,7 +62,7 @@ export const LAYERS: readonly Layer[] = [
   // The command line uses the library's entry where it starts an engine, and the control socket for everything else.
   {
     folder: 'src/cli',
-    folders: [...BASE, 'src/nbd-client', 'src/agent', 'src/console', 'src'],
+    folders: [...BASE, 'src/nbd-client', 'src/bench', 'src/agent', 'src/console', 'src'],
     files: [CONTROL_CLIENT],
     typesOf: [ENGINE_TYPES, METHOD_TYPES],
     node: 'all',

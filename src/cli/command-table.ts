@@ -88,6 +88,12 @@ export const COMMAND_TABLE: readonly CommandEntry[] = [
     load: async () => (await import('./commands/device.ts')).registerClient,
   },
   {
+    name: 'bench',
+    summary: 'load any NBD export and measure it',
+    heading: TESTS,
+    load: async () => (await import('./commands/bench.ts')).registerBench,
+  },
+  {
     name: 'fault',
     summary: 'make test volumes misbehave on purpose',
     heading: TESTS,

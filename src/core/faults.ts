@@ -98,6 +98,7 @@ export const FAULTS = {
   ACCESS_DENIED: fault(EXIT.refused, EPERM, 'The caller was not given this.', 'ask the operator of the device'),
   // device
   ENGINE_UNREACHABLE: fault(EXIT.broken, EIO, 'No engine answers on the control socket.', 'start it with twinvol serve --store DIR'),
+  NBD_UNREACHABLE: fault(EXIT.broken, EIO, 'No connection to an NBD export could be made.', 'check the URI, that its server runs, and that it gives this export'),
   ENGINE_STOPPING: fault(EXIT.refused, ESHUTDOWN, 'The engine is stopping.', 'wait until it runs again'),
   NOT_SUPPORTED: fault(EXIT.refused, ENOTSUP, 'This platform or build cannot do that.', 'see twinvol status for what is live'),
   INTERNAL: fault(EXIT.broken, EIO, 'A fault of twinvol itself.', 'report it with the log'),

@@ -36,6 +36,18 @@ const WRONG: ReadonlyArray<readonly [string, string]> = [
   ['serve --log-level loud', '"loud" is not a log level'],
   ['serve --nbd-tcp h:1 --tls-cert c', 'TLS needs a certificate and its key'],
   ['serve --tls-cert c --tls-key k', 'no --nbd-tcp is given'],
+  ['bench', "missing required argument 'URI'"],
+  ['bench nbd://h/x --preset oltq', 'did you mean oltp?'],
+  ['bench nbd://h/x --rw sideways', '"sideways" is not a kind of workload'],
+  ['bench nbd://h/x --bs 64M', '"64M" is not a block size'],
+  ['bench nbd://h/x --depth 0', '"0" is not a depth'],
+  ['bench nbd://h/x --runtime 1ms', '"1ms" is not a runtime'],
+  ['bench nbd://h/x --size 1M --range 1M-2M', 'say the same thing'],
+  ['bench nbd://h/x --preset mixed --bs 4K', 'has 3 streams'],
+  ['bench nbd://h/x --preset backup --verify', 'does not write'],
+  ['bench nbd://h/x --mix 30', 'no mix of reads and writes'],
+  ['bench nbd://h/x --rounds 3', '--rounds is for --compare'],
+  ['bench nbd://h/x --verify --compare nbd://h/y', 'do not go together'],
   ['paircreate', 'needs -d PRIMARY'],
   ['paircreate -d a -q', 'no flag -q'],
   ['pairevtwait -d a', 'needs -s STATE and -t SECONDS'],
@@ -95,7 +107,7 @@ describe('usage', () => {
     }
     expect(examples.size).toBeGreaterThan(60);
     for (const example of examples) {
-      if (/^(init|serve|store|completion) /.test(example)) continue;
+      if (/^(init|serve|store|completion|bench) /.test(example)) continue;
       const { err, exit } = await line(`${example.replaceAll('"', "'")} --json`);
       if (exit !== 0)
         expect(JSON.parse(err).error, example).toMatchObject({ code: 'INTERNAL', message: expect.stringContaining('is not scripted') });

@@ -1,0 +1,263 @@
+/**
+ * One benchmark run against one NBD export: connects, warms up, measures, reads back where it verifies, disconnects.
+ *
+ * A run ends by itself: the runtime is over, then what is in flight may take `ANSWER_MS_MAX`, then the connections are
+ * cut and the rest counts as unanswered. A caller who gives it up (`signal`) gets what was measured until then.
+ */
+import { setTimeout as delay } from 'node:timers/promises';
+import { TwinvolError } from '../core/faults.ts';
+import { connect, type NbdClient, type NbdClientInfo } from '../nbd-client/nbd-client.ts';
+import { NbdError } from '../nbd-client/nbd-error.ts';
+import { BlockLedger } from './block-ledger.ts';
+import { ConnectionLoop, RunState } from './connection-loop.ts';
+import { LatencyHistogram } from './latency-histogram.ts';
+import {
+  type OperationResult,
+  OPERATIONS,
+  operationResult,
+  type RunResult,
+  type StreamResult,
+  sumOf,
+  type Tally,
+  type VerificationResult,
+} from './measurement.ts';
+import { RandomNumbers } from './random-numbers.ts';
+import { RequestSource } from './request-source.ts';
+import type { ExportLimits, Placement, Workload } from './workload.ts';
+
+/** How long a server may take to answer what is in flight at the end, and when the user is waiting for the prompt. */
+const ANSWER_MS_MAX = 30_000;
+const INTERRUPTED_ANSWER_MS_MAX = 2000;
+const PROGRESS_MS = 250;
+
+export type Progress = {
+  readonly phase: 'warm-up' | 'measuring' | 'answers' | 'reading-back';
+  /** Of the phase, 0 to 1. */
+  readonly done: number;
+  readonly elapsedMs: number;
+  /** Of the warm-up, or of what was measured so far. */
+  readonly operations: number;
+  readonly bytes: number;
+  readonly p50Ms: number;
+  readonly p99Ms: number;
+  readonly errors: number;
+};
+
+export type BenchmarkInput = {
+  readonly uri: string;
+  readonly workload: Workload;
+  readonly placement: Placement;
+  readonly verify: boolean;
+};
+export type BenchmarkHooks = {
+  readonly signal?: AbortSignal;
+  readonly onProgress?: (progress: Progress) => void;
+};
+
+/** An error of the NBD client, as one of the catalogue. */
+export const nbdFault = (uri: string, error: unknown): unknown => {
+  if (!(error instanceof NbdError)) return error;
+  if (error.code === 'NBD_USAGE') return new TwinvolError('URI_INVALID', error.message, { cause: error });
+  if (error.code === 'NBD_ABORTED') return new TwinvolError('CANCELLED', 'the connecting was given up', { cause: error });
+  return new TwinvolError('NBD_UNREACHABLE', `${uri}: ${error.message}`, { cause: error, details: { uri, code: error.code } });
+};
+
+const connectTo = async (uri: string, depth: number, signal: AbortSignal | undefined): Promise<NbdClient> => {
+  try {
+    return await connect({ uri, depth, ...(signal === undefined ? {} : { signal }) });
+  } catch (error) {
+    throw nbdFault(uri, error);
+  }
+};
+
+/** What the export is. @throws TwinvolError `URI_INVALID`, `NBD_UNREACHABLE`, `CANCELLED` */
+export const inspectExport = async (uri: string, signal?: AbortSignal): Promise<NbdClientInfo> => {
+  await using client = await connectTo(uri, 1, signal);
+  return client.info;
+};
+
+export const limitsOf = ({ sizeBytes, blockSizes, readOnly, canFlush, canFua }: NbdClientInfo): ExportLimits => ({
+  sizeBytes,
+  minimumBlockBytes: blockSizes.minimumBytes,
+  readOnly,
+  canFlush,
+  canFua,
+});
+
+class BenchmarkRun {
+  readonly #input: BenchmarkInput;
+  readonly #hooks: BenchmarkHooks;
+  readonly #state = new RunState();
+  readonly #clients: NbdClient[] = [];
+  readonly #loops: ConnectionLoop[] = [];
+  readonly #ledger: BlockLedger | null;
+  #sizeBytes = 0;
+
+  constructor(input: BenchmarkInput, hooks: BenchmarkHooks) {
+    this.#input = input;
+    this.#hooks = hooks;
+    const { offset, length } = input.placement;
+    const [first] = input.workload.streams;
+    this.#ledger = input.verify && first !== undefined ? new BlockLedger(offset, length, first.blockBytes, Date.now()) : null;
+  }
+
+  async run(): Promise<RunResult> {
+    const { warmupMs, runtimeMs, seed } = this.#input.placement;
+    const startedAtMs = Date.now();
+    await this.#connect();
+    const filler = new RandomNumbers(seed, 0x5eed);
+    const loops = Promise.all(this.#loops.map((loop) => loop.run(filler)));
+    // All connections are lost, or a fault of ours: either ends the waiting.
+    const ended = loops.then(() => true);
+    ended.catch(() => {});
+    try {
+      await this.#phase('warm-up', warmupMs, ended);
+      for (const tally of this.#allTallies()) tally.reset();
+      this.#state.errors.clear();
+      const measuredFromMs = performance.now();
+      const cpu = process.cpuUsage();
+      await this.#phase('measuring', runtimeMs, ended);
+      const { user, system } = process.cpuUsage(cpu);
+      const clientCpuPercent = ((user + system) / 1000 / (performance.now() - measuredFromMs)) * 100;
+      await this.#answers(ended);
+      const elapsedMs = performance.now() - measuredFromMs;
+      const verification = await this.#readBack();
+      return this.#result({ startedAtMs, elapsedMs, clientCpuPercent, verification });
+    } finally {
+      this.#state.isStopped = true;
+      await this.#disconnect();
+      await loops.catch(() => {});
+    }
+  }
+
+  async #connect(): Promise<void> {
+    const { uri, workload, placement } = this.#input;
+    try {
+      for (const [key, stream] of workload.streams.entries()) {
+        for (let index = 0; index < stream.connections; index += 1) {
+          const client = await connectTo(uri, stream.depth, this.#hooks.signal);
+          this.#clients.push(client);
+          const source = new RequestSource(stream, placement.length, placement.seed, index, key);
+          this.#loops.push(new ConnectionLoop(client, stream, source, this.#state, placement.offset, this.#ledger));
+        }
+      }
+    } catch (error) {
+      await this.#disconnect();
+      throw error;
+    }
+    this.#sizeBytes = this.#clients[0]?.info.sizeBytes ?? 0;
+  }
+
+  /** Waits until the time is over, the user gives up, or all connections are lost. */
+  async #phase(phase: 'warm-up' | 'measuring', durationMs: number, ended: Promise<boolean>): Promise<void> {
+    const fromMs = performance.now();
+    const { signal } = this.#hooks;
+    let isEnded = false;
+    while (!isEnded && signal?.aborted !== true) {
+      const leftMs = fromMs + durationMs - performance.now();
+      if (leftMs <= 0) return;
+      isEnded = await Promise.race([ended, delay(Math.min(leftMs, PROGRESS_MS), false)]);
+      this.#tell(phase, durationMs === 0 ? 1 : Math.min(1, (performance.now() - fromMs) / durationMs), performance.now() - fromMs);
+    }
+  }
+
+  /** Sends no more, and waits for the replies to what is in flight. */
+  async #answers(ended: Promise<boolean>): Promise<void> {
+    this.#state.isStopped = true;
+    const fromMs = performance.now();
+    let isEnded = false;
+    while (!isEnded) {
+      const waitedMs = performance.now() - fromMs;
+      if (waitedMs >= (this.#hooks.signal?.aborted === true ? INTERRUPTED_ANSWER_MS_MAX : ANSWER_MS_MAX)) break;
+      isEnded = await Promise.race([ended, delay(PROGRESS_MS, false)]);
+      if (!isEnded) this.#tell('answers', 0, waitedMs);
+    }
+    if (isEnded) return;
+    for (const client of this.#clients) client.destroy();
+    await ended;
+  }
+
+  async #readBack(): Promise<VerificationResult | null> {
+    const ledger = this.#ledger;
+    if (ledger === null) return null;
+    const total = ledger.known;
+    const startMs = performance.now();
+    let [next, taken, complete] = [0, 0, true];
+    const take = (): number => {
+      if (this.#hooks.signal?.aborted === true) {
+        complete = false;
+        return -1;
+      }
+      const block = next < 0 ? -1 : ledger.nextKnown(next);
+      next = block < 0 ? -1 : block + 1;
+      taken += block < 0 ? 0 : 1;
+      return block;
+    };
+    const timer = setInterval(() => this.#tell('reading-back', total === 0 ? 1 : taken / total, performance.now() - startMs), PROGRESS_MS);
+    try {
+      await Promise.all(this.#loops.map((loop) => loop.readBack(take)));
+    } finally {
+      clearInterval(timer);
+    }
+    complete = complete && taken === total && this.#state.broken === null;
+    return { checkedBlocks: ledger.checked, mismatches: ledger.mismatches, details: ledger.details, complete };
+  }
+
+  #allTallies(): Tally[] {
+    return this.#loops.flatMap(({ tallies }) => OPERATIONS.map((operation) => tallies[operation]));
+  }
+
+  #tell(phase: Progress['phase'], done: number, elapsedMs: number): void {
+    const { onProgress } = this.#hooks;
+    if (onProgress === undefined) return;
+    const latency = new LatencyHistogram();
+    let [operations, bytes, errors] = [0, 0, 0];
+    for (const tally of this.#allTallies()) {
+      latency.merge(tally.latency);
+      operations += tally.operations;
+      bytes += tally.bytes;
+      errors += tally.errors;
+    }
+    onProgress({ phase, done, elapsedMs, operations, bytes, p50Ms: latency.percentileMs(50), p99Ms: latency.percentileMs(99), errors });
+  }
+
+  #result(parts: Pick<RunResult, 'startedAtMs' | 'elapsedMs' | 'clientCpuPercent' | 'verification'>): RunResult {
+    const { uri, workload, placement } = this.#input;
+    const of = (pick: (loop: ConnectionLoop) => readonly Tally[]): OperationResult =>
+      operationResult(sumOf(this.#loops.flatMap(pick)), parts.elapsedMs);
+    const streams = workload.streams.map((stream): StreamResult => {
+      const loops = this.#loops.filter((loop) => loop.stream === stream);
+      const tallies = loops.map((loop) => sumOf(OPERATIONS.map((operation) => loop.tallies[operation])));
+      const operations = tallies.map((tally) => tally.operations);
+      const mean = operations.reduce((sum, one) => sum + one, 0) / operations.length;
+      const fairness = mean === 0 ? 1 : Math.min(...operations) / mean;
+      return { name: stream.name, connections: stream.connections, fairness, ...operationResult(sumOf(tallies), parts.elapsedMs) };
+    });
+    return {
+      uri,
+      sizeBytes: this.#sizeBytes,
+      workload,
+      placement,
+      ...parts,
+      total: of(({ tallies }) => OPERATIONS.map((operation) => tallies[operation])),
+      read: of(({ tallies }) => [tallies.read]),
+      write: of(({ tallies }) => [tallies.write]),
+      flush: of(({ tallies }) => [tallies.flush]),
+      streams,
+      errors: Object.fromEntries(this.#state.errors),
+      unanswered: this.#state.unanswered,
+      interrupted: this.#hooks.signal?.aborted === true,
+      broken: this.#state.broken,
+    };
+  }
+
+  async #disconnect(): Promise<void> {
+    await Promise.all(this.#clients.map((client) => client.disconnect()));
+  }
+}
+
+/**
+ * Runs a workload once; the placement must have been checked with `placeWorkload`.
+ * @throws TwinvolError `URI_INVALID`, `NBD_UNREACHABLE`, `CANCELLED` (given up while connecting), `USAGE`
+ */
+export const runBenchmark = (input: BenchmarkInput, hooks: BenchmarkHooks = {}): Promise<RunResult> => new BenchmarkRun(input, hooks).run();

@@ -1,0 +1,141 @@
+/** What a benchmark measured, for people: tables, and the remarks without which the numbers would mislead. */
+import { describeMismatch } from '../../bench/block-ledger.ts';
+import type { Comparison, ComparedRuns } from '../../bench/comparison.ts';
+import type { OperationResult, RunResult } from '../../bench/measurement.ts';
+import { describeStream } from '../../bench/workload.ts';
+import { formatSize } from '../../core/units.ts';
+import type { Paint } from '../style.ts';
+import type { Column } from '../text-table.ts';
+import { textFields, textTable } from '../text-table.ts';
+
+/** From here on the client's own work is likely to be what limits. */
+const CLIENT_CPU_PERCENT_HIGH = 85;
+/** Below this share of data a reading workload reads mostly holes. */
+const DATA_SHARE_LOW = 0.5;
+const FAIRNESS_LOW = 0.5;
+
+/** `212 us`, `1.24 ms`, `2.10 s`. */
+export const formatLatency = (ms: number): string => {
+  if (ms < 1) return `${Math.round(ms * 1000)} us`;
+  return ms < 1000 ? `${ms.toFixed(ms < 10 ? 2 : 1)} ms` : `${(ms / 1000).toFixed(2)} s`;
+};
+
+/** Millions of bytes. */
+export const formatMegabytes = (bytes: number): string => (bytes / 1e6).toFixed(1);
+
+type Row = OperationResult & { readonly label: string; readonly connections?: number; readonly fairness?: number };
+
+const COLUMNS: readonly Column<Row>[] = [
+  { heading: '', text: ({ label }) => label },
+  { heading: 'IOPS', align: 'right', text: ({ iops }) => String(Math.round(iops)) },
+  { heading: 'MB/S', align: 'right', text: ({ bytesPerSecond }) => formatMegabytes(bytesPerSecond) },
+  { heading: 'MEAN', align: 'right', text: ({ latencyMs }) => formatLatency(latencyMs.mean) },
+  { heading: 'P50', align: 'right', text: ({ latencyMs }) => formatLatency(latencyMs.p50) },
+  { heading: 'P90', align: 'right', text: ({ latencyMs }) => formatLatency(latencyMs.p90) },
+  { heading: 'P99', align: 'right', text: ({ latencyMs }) => formatLatency(latencyMs.p99) },
+  { heading: 'P99.9', align: 'right', text: ({ latencyMs }) => formatLatency(latencyMs.p999) },
+  { heading: 'MAX', align: 'right', text: ({ latencyMs }) => formatLatency(latencyMs.max) },
+  { heading: 'ERRORS', align: 'right', text: ({ errors }) => String(errors) },
+  {
+    heading: 'SLOWEST',
+    isOptional: true,
+    align: 'right',
+    text: ({ fairness }) => (fairness === undefined ? '' : `${Math.round(fairness * 100)} %`),
+  },
+];
+
+const rowsOf = (result: RunResult): Row[] => {
+  const rows: Row[] = (['read', 'write', 'flush'] as const)
+    .map((label) => ({ label, ...result[label] }))
+    .filter(({ operations, errors }) => operations + errors > 0);
+  if (rows.length !== 1) rows.push({ label: 'total', ...result.total });
+  return rows;
+};
+
+const streamRows = ({ streams }: RunResult): Row[] =>
+  streams.map(({ name, fairness, connections, ...rest }) => ({ label: name, ...rest, ...(connections > 1 ? { fairness } : {}) }));
+
+const verificationLines = ({ verification }: RunResult, paint: Paint): string[] => {
+  if (verification === null) return [];
+  const { checkedBlocks, mismatches, details, complete } = verification;
+  const given = complete ? '' : '; the reading back was not completed';
+  if (mismatches === 0)
+    return [`${paint(complete ? 'green' : 'yellow', 'verified:')} ${checkedBlocks} blocks are as they were written${given}`];
+  const more = mismatches > details.length ? [`  and ${mismatches - details.length} more`] : [];
+  const head = `${paint('red', 'MISMATCH:')} ${mismatches} of ${checkedBlocks} blocks are not as they were written${given}`;
+  return [head, ...details.map((one) => `  ${describeMismatch(one)}`), ...more];
+};
+
+/** Without these the numbers would mislead. */
+const remarksOf = (result: RunResult, dataShare: number | null): string[] => {
+  const remarks: string[] = [];
+  const { clientCpuPercent, interrupted, broken, unanswered, errors, streams } = result;
+  if (broken !== null) remarks.push(`the connection was lost: ${broken}`);
+  for (const [code, count] of Object.entries(errors)) remarks.push(`${count} requests failed with ${code}`);
+  if (unanswered > 0) remarks.push(`${unanswered} requests had no answer yet when the run was given up`);
+  if (interrupted) remarks.push('ended early by the user');
+  if (clientCpuPercent >= CLIENT_CPU_PERCENT_HIGH) {
+    remarks.push(`this client took ${Math.round(clientCpuPercent)} % of a processor: it may be what limits, not the server`);
+  }
+  if (dataShare !== null && dataShare < DATA_SHARE_LOW && result.read.operations > 0) {
+    remarks.push(
+      `only ${Math.round(dataShare * 100)} % of the range held data before the run: reads of holes are quicker than reads of data`,
+    );
+  }
+  for (const { name, fairness, connections } of streams) {
+    if (connections > 1 && fairness < FAIRNESS_LOW)
+      remarks.push(`${name}: the slowest connection had ${Math.round(fairness * 100)} % of its fair share`);
+  }
+  return remarks;
+};
+
+const headFields = (result: RunResult): Array<readonly [string, string]> => {
+  const { workload, placement, elapsedMs } = result;
+  const end = placement.offset + placement.length;
+  return [
+    ...workload.streams.map((one, index) => [index === 0 ? 'workload' : '', `${one.name}: ${describeStream(one)}`] as const),
+    ['range', `${formatSize(placement.offset)} to ${formatSize(end)} of ${formatSize(result.sizeBytes)}, seed ${placement.seed}`],
+    ['measured', `${(elapsedMs / 1000).toFixed(1)} s after ${(placement.warmupMs / 1000).toFixed(1)} s of warm-up`],
+  ];
+};
+
+export const runText = (result: RunResult, dataShare: number | null, paint: Paint): string => {
+  const tables = [textTable(rowsOf(result), COLUMNS, paint, '')];
+  if (result.streams.length > 1) tables.push(textTable(streamRows(result), COLUMNS, paint, ''));
+  const tail = [
+    ...verificationLines(result, paint),
+    ...remarksOf(result, dataShare).map((remark) => `${paint('yellow', 'note:')} ${remark}`),
+  ];
+  return [textFields([['uri', result.uri], ...headFields(result)], paint), ...tables, ...(tail.length > 0 ? [tail.join('\n')] : [])].join(
+    '\n\n',
+  );
+};
+
+type ComparedRow = { readonly label: string; readonly cells: readonly string[] };
+const comparedRow = (label: string, { iops, bytesPerSecond, p50Ms, p99Ms, p999Ms, errors }: ComparedRuns): ComparedRow => ({
+  label,
+  cells: [String(Math.round(iops)), formatMegabytes(bytesPerSecond), ...[p50Ms, p99Ms, p999Ms].map(formatLatency), String(errors)],
+});
+
+export const comparisonText = (comparison: Comparison, paint: Paint): string => {
+  const { first, second, ratio } = comparison;
+  const times = [ratio.iops, ratio.bytesPerSecond, ratio.p50, ratio.p99, ratio.p999].map((value) => `${value.toFixed(2)}x`);
+  const rows: ComparedRow[] = [comparedRow('A', first), comparedRow('B', second), { label: 'A / B', cells: [...times, ''] }];
+  const columns: readonly Column<ComparedRow>[] = [
+    { heading: '', text: ({ label }) => label },
+    ...['IOPS', 'MB/S', 'P50', 'P99', 'P99.9', 'ERRORS'].map(
+      (heading, index): Column<ComparedRow> => ({ heading, align: 'right', text: ({ cells }) => cells[index] ?? '' }),
+    ),
+  ];
+  const [one] = first.runs;
+  const rounds = `${first.runs.length} runs of either, in turns; medians`;
+  const fields: Array<readonly [string, string]> = [
+    ['A', first.uri],
+    ['B', second.uri],
+    ...(one === undefined ? [] : headFields(one)),
+    ['runs', rounds],
+  ];
+  const remarks = [...first.runs, ...second.runs].flatMap((run) => remarksOf(run, null));
+  const notes = [...new Set(remarks)].map((remark) => `${paint('yellow', 'note:')} ${remark}`);
+  return [textFields(fields, paint), textTable(rows, columns, paint, ''), ...(notes.length > 0 ? [notes.join('\n')] : [])].join('\n\n');
+};

@@ -1,0 +1,104 @@
+/**
+ * What `twinvol bench` is about to load: the export, what the engine of `--store` knows about it where it is one of
+ * its volumes, and the operator's word before a workload writes over it.
+ */
+import { resolve } from 'node:path';
+import { inspectExport, limitsOf } from '../../bench/benchmark.ts';
+import { type ExportLimits, placeWorkload, type Workload, writes } from '../../bench/workload.ts';
+import { TwinvolError } from '../../core/faults.ts';
+import { printable } from '../../core/inquiry-text.ts';
+import { formatSize } from '../../core/units.ts';
+import type { ClientView, PairView, VolumeView } from '../../core/views.ts';
+import { type NbdUri, parseNbdUri } from '../../wire/nbd-uri.ts';
+import { volumeArgument } from '../arguments.ts';
+import type { CommandContext } from '../command-context.ts';
+import { confirmDestruction } from '../consent-prompt.ts';
+import { pairName } from '../copy-progress.ts';
+
+export type BenchRange = { readonly offset: number; readonly length?: number };
+export type BenchTarget = {
+  readonly uri: string;
+  readonly limits: ExportLimits;
+  readonly where: { readonly offset: number; readonly length: number };
+};
+
+const LOCAL_HOSTS = new Set(['localhost', '127.0.0.1', '::1', '0.0.0.0', '::']);
+
+const isSamePlace = (one: NbdUri['where'], other: NbdUri['where']): boolean => {
+  if (one.kind === 'unix') return other.kind === 'unix' && resolve(one.path) === resolve(other.path);
+  if (other.kind === 'unix') return false;
+  return one.port === other.port && (one.host === other.host || (LOCAL_HOSTS.has(one.host) && LOCAL_HOSTS.has(other.host)));
+};
+
+/** The volume of the device that the URI names, or null. */
+const volumeOf = async (context: CommandContext, uri: string): Promise<VolumeView | null> => {
+  const { where, exportName } = parseNbdUri(uri);
+  const status = await context.call('device.status', {});
+  if (!status.sockets.nbd.some((base) => isSamePlace(parseNbdUri(base).where, where))) return null;
+  const volumes = await context.call('volume.list', {});
+  return volumes.find(({ name, number }) => name === exportName || String(number) === exportName) ?? null;
+};
+
+const pairFact = (volume: VolumeView, pair: PairView): string => {
+  const isPrimary = pair.primary.number === volume.number;
+  const also = isPrimary && pair.state !== 'split' && pair.state !== 'suspended' ? ': what is written goes to its secondary too' : '';
+  return `${volume.name} is the ${isPrimary ? 'primary' : 'secondary'} of the pair ${pairName(pair)}, which is ${pair.state}${also}`;
+};
+
+const clientFact = (volume: VolumeView, { id, peer, readOnly, host }: ClientView): string => {
+  const whose = host === null ? '' : ` of host ${printable(host)}`;
+  return `NBD connection ${id}${whose} (${printable(peer)}) has ${volume.name} open for ${readOnly ? 'reading' : 'reading and writing'}`;
+};
+
+/** What the engine knows about the export, a line each; nothing where no store is named, nobody answers, or it is not one of its own. */
+export const engineFacts = async (context: CommandContext, uri: string): Promise<readonly string[]> => {
+  try {
+    const volume = await volumeOf(context, uri);
+    if (volume === null) return [];
+    const [pairs, clients] = [await context.call('pair.status', {}), await context.call('client.list', {})];
+    return [
+      ...pairs.filter((pair) => [pair.primary.number, pair.secondary.number].includes(volume.number)).map((pair) => pairFact(volume, pair)),
+      ...clients.filter((client) => client.volume?.number === volume.number).map((client) => clientFact(volume, client)),
+    ];
+  } catch (error) {
+    if (error instanceof TwinvolError && ['USAGE', 'ENGINE_UNREACHABLE', 'ACCESS_DENIED'].includes(error.code)) return [];
+    throw error;
+  }
+};
+
+/** An NBD URI, or the name or number of a volume of the store. */
+export const uriOf = async (context: CommandContext, named: string): Promise<string> => {
+  if (named.includes(':')) return named;
+  return context.call('volume.uri', { volume: volumeArgument(named) });
+};
+
+/** Looks at the export and puts the workload onto it. Sends nothing but a handshake. */
+export const targetOf = async (context: CommandContext, named: string, workload: Workload, range: BenchRange): Promise<BenchTarget> => {
+  const uri = await uriOf(context, named);
+  const limits = limitsOf(await inspectExport(uri, context.io.interrupted));
+  return { uri, limits, where: placeWorkload(workload, limits, range) };
+};
+
+/**
+ * Says what is known about the exports that will be written over, and asks. Reading asks nobody.
+ * @throws TwinvolError `NOT_CONFIRMED`
+ */
+export const confirmWrites = async (
+  context: CommandContext,
+  workload: Workload,
+  targets: readonly BenchTarget[],
+  isYes: boolean,
+): Promise<void> => {
+  if (!writes(workload)) return;
+  for (const { uri, where } of targets) {
+    for (const fact of await engineFacts(context, uri)) context.note(`${context.paintError('yellow', 'WARNING:')} ${fact}`);
+    if (isYes) continue;
+    if (!context.isInteractive) {
+      throw new TwinvolError('NOT_CONFIRMED', `the workload writes over the data of ${uri}, and there is no terminal to ask on`, {
+        remedy: 'give --yes if that data may be lost, or --rw randread or --rw read to read only',
+      });
+    }
+    const what = `${formatSize(where.length)} at ${where.offset} of ${printable(uri)}`;
+    await confirmDestruction(context, `write over the data in ${what}?`, `nothing was written to ${uri}`);
+  }
+};

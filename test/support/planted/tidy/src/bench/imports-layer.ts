@@ -1,0 +1,4 @@
+/** planted: layer */
+import { thing } from '../data/lane.ts';
+
+export const used = thing;

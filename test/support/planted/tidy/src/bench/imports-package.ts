@@ -1,0 +1,4 @@
+/** planted: package */
+import { thing } from 'tinybench';
+
+export const used = thing;
