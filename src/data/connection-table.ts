@@ -19,7 +19,7 @@ import type { Lane } from './lane.ts';
 import type { ClientDeadlines, ConnectionReport, TlsMaterial, ToLane } from './lane-messages.ts';
 import { isWithinReserve } from './descriptor-reserve.ts';
 import { LaneSocket, type SocketEvents } from './lane-socket.ts';
-import { KEEP_ALIVE } from './listener.ts';
+import { BACKLOG, KEEP_ALIVE } from './listener.ts';
 import type { ExportGrant, ExportRefusal, PeerIdentity } from './plane-api.ts';
 
 /** Clients in the handshake at one time; for one more the oldest of them has to go, which an honest one never is. */
@@ -100,8 +100,8 @@ export class ConnectionTable {
       const address = server.address();
       answer(typeof address === 'object' && address !== null ? address.port : 0);
     };
-    if (message.unixPath !== null) server.listen(message.unixPath, listening);
-    else server.listen({ host: message.host ?? '127.0.0.1', port: message.port }, listening);
+    const where = message.unixPath === null ? { host: message.host ?? '127.0.0.1', port: message.port } : { path: message.unixPath };
+    server.listen({ ...where, backlog: BACKLOG }, listening);
     this.#servers.push(server);
   }
 

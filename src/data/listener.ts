@@ -13,6 +13,9 @@ import { isWithinReserve } from './descriptor-reserve.ts';
 /** A TCP client that is not heard of for this long is asked whether it is still there. */
 export const KEEP_ALIVE: { readonly keepAlive: true; readonly keepAliveInitialDelay: number } = { keepAlive: true, keepAliveInitialDelay: 60_000 };
 
+/** Connections that may wait to be accepted: all the kernel grants, because a unix socket's client is turned away beyond. */
+export const BACKLOG = 4096;
+
 /** A unix socket's path has to fit sockaddr_un. */
 const UNIX_PATH_BYTES_MAX = 107;
 
@@ -83,7 +86,7 @@ const listening = (server: net.Server, options: net.ListenOptions): Promise<void
       const why = systemCode(error) === 'EADDRINUSE' ? 'somebody else listens there' : error.message;
       reject(new TwinvolError('STORE_IO', `NBD cannot listen on ${where}: ${why}`, { remedy: 'choose another socket or port', cause: error }));
     });
-    server.listen(options, resolve);
+    server.listen({ ...options, backlog: BACKLOG }, resolve);
   });
 
 /** Removes a socket file that nobody answers on. */

@@ -130,4 +130,4 @@ const serve = async (config: ServerConfig): Promise<void> => {
   say({ type: 'ready', uris });
 };
 
-await serve(JSON.parse(process.argv[2] ?? '') as ServerConfig);
+process.once('message', (config: ServerConfig) => void serve(config));

@@ -154,11 +154,12 @@ export class NbdServerProcess {
 export const startNbdServer = async (options: NbdServerOptions): Promise<NbdServerProcess> => {
   const { native = true, env = {}, ...config } = options;
   const directory = await mkdtemp(join(tmpdir(), 'tv-'));
-  const child = fork(fileURLToPath(new URL('nbd-server-main.ts', import.meta.url)), [JSON.stringify({ ...config, directory })], {
+  const child = fork(fileURLToPath(new URL('nbd-server-main.ts', import.meta.url)), [], {
     execArgv: ['--expose-gc', '--import', 'tsx'],
     env: { ...process.env, ...(native ? {} : { TWINVOL_NATIVE: 'off' }), ...env },
     stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
   });
+  child.send({ ...config, directory } satisfies ServerConfig);
   try {
     return new NbdServerProcess(child, directory, await readyWith(child), config.tls !== undefined);
   } catch (error) {
