@@ -21,7 +21,14 @@ const wordOf = (volume: number, granule: number): number => {
   return LOCK_FIRST + (hash & (LOCK_COUNT - 1));
 };
 
-export class RangeLocks {
+/** What a writer needs of range locks. */
+export interface RangeExclusion {
+  /** Waits until nobody else holds any part of [offset, offset + length) of the volume. One range at a time. */
+  acquire(volume: number, offset: number, length: number): void;
+  release(): void;
+}
+
+export class RangeLocks implements RangeExclusion {
   readonly #words: Int32Array;
   readonly #mine: number;
   readonly #held = new Int32Array(GRANULES_MAX);

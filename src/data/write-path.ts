@@ -15,7 +15,7 @@ import { anySet, setRange } from '../core/dirty-bitmap.ts';
 import { LOCK_GRANULE_BYTES } from '../core/units.ts';
 import type { Intents } from './intents.ts';
 import type { Leg } from './leg.ts';
-import { RangeLocks } from './range-locks.ts';
+import { type RangeExclusion, RangeLocks } from './range-locks.ts';
 import { DEVICE, MODE, PAIR, type PairBlock } from './shared-memory.ts';
 import { WriteGate } from './write-gate.ts';
 
@@ -43,17 +43,18 @@ const secondsNow = (): number => Math.floor(Date.now() / 1000) | 0;
 
 export class WritePath {
   readonly gate: WriteGate;
-  readonly locks: RangeLocks;
+  readonly locks: RangeExclusion;
   readonly #onLegFailed: (failure: LegFailure) => void;
   readonly #device: Int32Array;
   readonly #slotWord: number;
   #locked = false;
 
-  constructor(device: Int32Array, slot: number, onLegFailed: (failure: LegFailure) => void) {
+  /** `locks`: others only in a test that shows what they are for. */
+  constructor(device: Int32Array, slot: number, onLegFailed: (failure: LegFailure) => void, locks: RangeExclusion = new RangeLocks(device, slot)) {
     this.#device = device;
     this.#slotWord = DEVICE.SLOT_FIRST + slot * DEVICE.SLOT_WORDS;
     this.gate = new WriteGate(device, slot);
-    this.locks = new RangeLocks(device, slot);
+    this.locks = locks;
     this.#onLegFailed = onLegFailed;
   }
 

@@ -1,0 +1,122 @@
+/**
+ * A pair under load: threads write to the primary by the real write path while the real copy runs, and the legs are
+ * compared at closed gates in between. What is compared: clean regions, which must be equal at any closed gate.
+ */
+import type { PairMode } from '../../src/data/plane-api.ts';
+import { switchPairs } from '../../src/data/pair-switch.ts';
+import { deviceBlock, PAIR, SLOT_COPY_FIRST, SLOT_MAIN } from '../../src/data/shared-memory.ts';
+import { WriteGate } from '../../src/data/write-gate.ts';
+import type { CopyResult } from '../../src/data/copy-task.ts';
+import { type LegPair, PRIMARY, unequalRegions } from './plane-legs.ts';
+import { CONTROL, controlBlock, type LockKind, startThread, type Thread, type WriteJob } from './plane-thread.ts';
+
+export type WriteResult = { readonly rounds: number; readonly codes: readonly string[] };
+type WriterOptions = Partial<Pick<WriteJob, 'volume' | 'locks' | 'where' | 'lengthMax' | 'zerosEvery' | 'restMs'>>;
+
+export class PlaneLoad {
+  readonly legs: LegPair;
+  readonly device: Int32Array = deviceBlock();
+  readonly gate: WriteGate = new WriteGate(this.device, SLOT_MAIN);
+  readonly #writers: Array<{ readonly thread: Thread<WriteResult>; readonly control: Int32Array }> = [];
+  #copier: { readonly thread: Thread<void>; readonly control: Int32Array } | null = null;
+
+  constructor(legs: LegPair) {
+    this.legs = legs;
+  }
+
+  #common(slot: number) {
+    const { pair, primary, secondary } = this.legs;
+    return {
+      slot,
+      device: this.device.buffer as SharedArrayBuffer,
+      volumes: [primary.message(), secondary.message()],
+      pairs: [pair.message()],
+    };
+  }
+
+  async switch(mode: PairMode, dirty: 'keep' | 'all' | 'clear' | 'merge', onlyIfClean = false): Promise<boolean> {
+    return (await switchPairs(this.gate, [{ change: { id: this.legs.pair.spec.id, mode, dirty, onlyIfClean }, pair: this.legs.pair }])).switched;
+  }
+
+  /** Starts a writer and waits until it writes. */
+  async write(slot: number, options: WriterOptions = {}): Promise<void> {
+    const control = controlBlock();
+    const thread = startThread<WriteResult>({
+      kind: 'write',
+      ...this.#common(slot),
+      control,
+      volume: PRIMARY,
+      seed: slot * 7919,
+      locks: 'real',
+      where: 'wide',
+      lengthMax: 64 * 1024,
+      zerosEvery: 0,
+      restMs: 0,
+      ...options,
+    });
+    const words = new Int32Array(control);
+    this.#writers.push({ thread, control: words });
+    while (Atomics.load(words, CONTROL.READY) === 0) await Promise.race([later(2), thread.done]);
+  }
+
+  /** The copy, in a thread of its own, to its end. */
+  async copy(locks: LockKind = 'real', survivesPowerLoss = false): Promise<CopyResult> {
+    const { pair } = this.legs;
+    Atomics.store(pair.block.words, PAIR.COPY_STOP, 0);
+    Atomics.store(pair.block.words, PAIR.COPY_ACTIVE, 1);
+    try {
+      this.#copier ??= this.#startCopier(locks, survivesPowerLoss);
+      const { thread, control } = this.#copier;
+      const ended = new Promise<CopyResult>((resolve) => {
+        thread.onSaid = (result) => resolve(result as CopyResult);
+      });
+      Atomics.add(control, CONTROL.GO, 1);
+      Atomics.notify(control, CONTROL.GO);
+      return await Promise.race([ended, thread.done.then(() => ({ end: 'stopped' as const }))]);
+    } finally {
+      Atomics.store(pair.block.words, PAIR.COPY_ACTIVE, 0);
+    }
+  }
+
+  #startCopier(locks: LockKind, survivesPowerLoss: boolean): { thread: Thread<void>; control: Int32Array } {
+    const control = controlBlock();
+    const { path, fd } = this.legs.pair.primaryFile;
+    const thread = startThread<void>({ kind: 'copy', ...this.#common(SLOT_COPY_FIRST), control, locks, file: { path, fd }, survivesPowerLoss });
+    return { thread, control: new Int32Array(control) };
+  }
+
+  stopCopy(): void {
+    const { words } = this.legs.pair.block;
+    Atomics.store(words, PAIR.COPY_STOP, 1);
+    Atomics.notify(words, PAIR.COPY_STOP);
+  }
+
+  /** Clean regions that differ at this moment. */
+  async unequal(which: 'clean' | 'all' = 'clean'): Promise<number[]> {
+    let found: number[] = [];
+    await this.gate.closedFromMain(() => {
+      found = unequalRegions(this.legs, which);
+    });
+    return found;
+  }
+
+  /** Ends the writers. */
+  async stopWriters(): Promise<WriteResult[]> {
+    for (const { control } of this.#writers) Atomics.store(control, CONTROL.STOP, 1);
+    const results = await Promise.all(this.#writers.map(({ thread }) => thread.done));
+    this.#writers.length = 0;
+    return results;
+  }
+
+  async close(): Promise<void> {
+    this.stopCopy();
+    await this.stopWriters().catch(() => undefined);
+    if (this.#copier !== null) {
+      Atomics.store(this.#copier.control, CONTROL.STOP, 1);
+      await this.#copier.thread.done.catch(() => undefined);
+    }
+    this.legs.close();
+  }
+}
+
+export const later = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
