@@ -47,8 +47,13 @@ export class Clients {
   async #listenUnix(path: string): Promise<void> {
     if (this.#handover === 'descriptor') return this.#listener.unix(path);
     await clearUnixPath(path);
-    await (this.#workers.lanes[0] as LaneLink).ask((id) => ({ type: 'listen', id, unixPath: path, host: null, port: 0 }));
-    fs.chmodSync(path, 0o600);
+    // The mask is the process's, and a thread cannot set it: nobody else may connect at any moment.
+    const mask = process.umask(0o077);
+    try {
+      await (this.#workers.lanes[0] as LaneLink).ask((id) => ({ type: 'listen', id, unixPath: path, host: null, port: 0 }));
+    } finally {
+      process.umask(mask);
+    }
   }
 
   #listenTcp(host: string, port: number): Promise<number> {
