@@ -7,7 +7,7 @@
  * acknowledged one. A store whose `start` has returned never calls itself cleanly shut down, until it is closed so.
  *
  * Run it: npx vitest run test/fault/journal-crash.test.ts
- * Every moment of the tests that else take one in EVERY, and more or other random choices (some minutes):
+ * Every moment of the tests that else take one in EVERY, and more or other random choices (a minute):
  * TWINVOL_CRASH_EVERY=1 TWINVOL_CRASH_SAMPLES=500 TWINVOL_CRASH_SEED=7 npx vitest run test/fault/journal-crash.test.ts --testTimeout 1e6
  */
 import { describe, expect, test } from 'vitest';
