@@ -127,8 +127,10 @@ export class Device {
   settings(): DeviceSettings {
     return this.engine.settings();
   }
-  set(changes: Partial<DeviceSettings>): Promise<DeviceSettings> {
-    return this.engine.settingsSet(changes);
+  async set(changes: Partial<DeviceSettings>): Promise<DeviceSettings> {
+    const settings = await this.engine.settingsSet(changes);
+    if ('plan' in settings) throw new Error('a plan was not asked for');
+    return settings;
   }
 
   /** What is there, then what changes. Ends with the signal, or with the device. */

@@ -71,6 +71,12 @@ export const timeoutMs = z
   .max(2 ** 31 - 1)
   .describe('milliseconds');
 
+export const atMs = z
+  .int()
+  .min(0)
+  .nullable()
+  .describe('a moment ahead, in milliseconds since 1970, at which the split is to happen; null takes a scheduled split back; left out: now');
+
 export const pairRef = {
   primary: volumeRef,
   secondary: volumeRef.exactOptional().describe('may be left out where the primary has one pair only'),

@@ -4,7 +4,7 @@
  * Rules between rows (owners of regions, pairs and their volumes) are in `tables.ts`.
  */
 import { isValidName } from './names.ts';
-import type { DeviceSettings, GroupRow, HostRow, PairRow, PvRow, RegionRun, VolumeRow } from './rows.ts';
+import type { DeviceSettings, GroupRow, HostRow, PairRow, PvRow, RegionRun, ScheduledSplit, VolumeRow } from './rows.ts';
 import { PAIR_STATES } from './rows.ts';
 import { countRegions, isWellFormedRun } from './runs.ts';
 import {
@@ -67,6 +67,12 @@ export const volumeVerdict = (row: VolumeRow, regionBytes: number): Verdict =>
     `has ${countRegions(row.runs)} regions of ${regionBytes} bytes for ${row.capacityBytes} bytes`,
   ]);
 
+const isScheduleRight = ({ scheduledSplit }: { readonly scheduledSplit?: ScheduledSplit }): boolean =>
+  scheduledSplit === undefined || (isTime(scheduledSplit.atMs) && isOptionalText(scheduledSplit.failure));
+
+const areWriteTimesRight = (written: PairRow['secondaryWritten']): boolean =>
+  written === undefined || [written.firstAtMs, written.lastAtMs].every((atMs) => atMs === null || isTime(atMs));
+
 /** A copy is named while it runs, and a suspended restore is still one: its primary holds neither image whole. */
 const isCopyRight = (row: PairRow): boolean =>
   row.state === 'suspended'
@@ -89,6 +95,8 @@ export const pairVerdict = (row: PairRow, regionBytes: number): Verdict =>
     [isId(row.pace, 15), 'has an impossible pace'],
     [isOptionalText(row.reason), 'has a reason that is no text'],
     [isTime(row.createdAtMs) && isTime(row.stateSinceMs), 'has no times'],
+    [areWriteTimesRight(row.secondaryWritten), 'has impossible times of writes'],
+    [isScheduleRight(row), 'has an impossible scheduled split'],
   );
 
 export const groupVerdict = (row: GroupRow): Verdict =>
@@ -96,6 +104,7 @@ export const groupVerdict = (row: GroupRow): Verdict =>
     [typeof row.name === 'string' && isValidName(row.name), `has the impossible name ${JSON.stringify(row.name)}`],
     [Array.isArray(row.pairs) && row.pairs.every((id) => isId(id)), 'has impossible members'],
     [new Set(row.pairs).size === row.pairs.length, 'has a member twice'],
+    [isScheduleRight(row), 'has an impossible scheduled split'],
   );
 
 export const hostVerdict = (row: HostRow): Verdict =>

@@ -51,6 +51,14 @@ export type FenceLevel = 'never' | 'data';
 /** Copy pace, 1 (gives way most) to 15 (gives way least). slow = 3, medium = 8, fast = 15. */
 export type Pace = number;
 
+/** A split that is to happen at a moment of its own, without anybody asking for it then. */
+export type ScheduledSplit = {
+  /** Milliseconds since 1970. */
+  readonly atMs: number;
+  /** Why it did not happen when its moment had come; absent while that is ahead. */
+  readonly failure?: string;
+};
+
 /** A row of the pair table (JP fig. 3). The copy pointer lives with the bitmap, not here: it moves all the time. */
 export type PairRow = {
   readonly id: number;
@@ -66,12 +74,16 @@ export type PairRow = {
   readonly reason?: string;
   readonly createdAtMs: number;
   readonly stateSinceMs: number;
+  /** Split: when hosts wrote on the secondary first and last, as it was known when the engine last ended in order. */
+  readonly secondaryWritten?: { readonly firstAtMs: number | null; readonly lastAtMs: number | null };
+  readonly scheduledSplit?: ScheduledSplit;
 };
 
 /** A consistency group: its members are pair ids. */
 export type GroupRow = {
   readonly name: string;
   readonly pairs: readonly number[];
+  readonly scheduledSplit?: ScheduledSplit;
 };
 
 export type HostAccess = 'ro' | 'rw';

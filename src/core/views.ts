@@ -33,6 +33,15 @@ export type CopyPointer = {
   readonly percent: number;
 };
 
+/** A split that is scheduled for a pair, or for the group that it is in. */
+export type ScheduledSplitView = {
+  readonly atMs: number;
+  /** Why it did not happen when its moment had come; null while that is ahead. */
+  readonly failure: string | null;
+  /** The group that is split as a whole; null: this pair alone. */
+  readonly group: string | null;
+};
+
 export type PairView = {
   readonly id: number;
   readonly primary: { readonly number: number; readonly name: string };
@@ -51,6 +60,8 @@ export type PairView = {
   readonly pace: number;
   readonly reason: string | null;
   readonly group: string | null;
+  /** The next scheduled split, of the pair or of its group; without one, the last that did not happen. */
+  readonly scheduledSplit: ScheduledSplitView | null;
   readonly createdAtMs: number;
   readonly stateSinceMs: number;
 };
@@ -64,6 +75,8 @@ export type ClientView = {
   readonly phase: 'handshake' | 'transmission' | 'closing';
   readonly readOnly: boolean;
   readonly host: string | null;
+  /** The connection as the host's agent names it, `unix:INODE` or `tcp:ADDRESS:PORT`; null where it could not be told. */
+  readonly ref: string | null;
   readonly lane: number;
   readonly connectedAtMs: number;
   readonly readBytes: number;
@@ -96,6 +109,8 @@ export type StatusView = {
   readonly startedAtMs: number;
   readonly volumes: number;
   readonly pairs: Readonly<Record<PairState, number>>;
+  /** Splits of pairs and groups that have a moment of their own; `failed`: it passed, and they did not happen. */
+  readonly scheduledSplits: { readonly pending: number; readonly failed: number; readonly nextAtMs: number | null };
   readonly clients: number;
   readonly lanes: { readonly count: number; readonly handover: 'descriptor' | 'own-listener' };
   /** What is native and what stands in for it, with what the stand-in does less. */

@@ -14,6 +14,9 @@ export type Planned = { readonly plan?: boolean };
 /** `secondary` may be left out where the primary has one pair only. */
 export type PairRef = { readonly primary: VolumeRef; readonly secondary?: VolumeRef };
 
+/** A split at a moment of its own, in milliseconds since 1970; null takes it back; absent: now. */
+export type Scheduled = { readonly atMs?: number | null };
+
 export type VolumeCreateInput = Planned & {
   readonly name: string;
   readonly sizeBytes: number;
@@ -71,7 +74,7 @@ export type FaultAddInput = { readonly volume: VolumeRef } & Partial<Omit<FaultR
 export interface Engine {
   status(): StatusView;
   settings(): DeviceSettings;
-  settingsSet(changes: Partial<DeviceSettings>): Promise<DeviceSettings>;
+  settingsSet(changes: Planned & Partial<DeviceSettings>): Promise<DeviceSettings | PlanView>;
 
   volumeCreate(input: VolumeCreateInput): Promise<VolumeView | PlanView>;
   volumeList(): readonly VolumeView[];
@@ -95,18 +98,18 @@ export interface Engine {
   pairCreate(input: PairCreateInput & { readonly consent?: Consent }): Promise<PairView | PlanView>;
   pairStatus(input?: { readonly primary?: VolumeRef }): readonly PairView[];
   pairWait(input: PairWaitInput, signal?: AbortSignal): Promise<PairView | null>;
-  pairSplit(input: Planned & PairRef): Promise<PairView | PlanView>;
+  pairSplit(input: Planned & PairRef & Scheduled): Promise<PairView | PlanView>;
   pairResync(input: PairCommandInput): Promise<PairView | PlanView>;
   pairRestore(input: PairCommandInput): Promise<PairView | PlanView>;
   pairRelease(input: PairReleaseInput): Promise<{ readonly released: PairView } | PlanView>;
   pairSet(input: Planned & PairRef & { readonly pace?: number; readonly fence?: FenceLevel }): Promise<PairView | PlanView>;
   pairVerify(input: VerifyInput, signal?: AbortSignal): Promise<VerifyReport>;
 
-  groupCreate(input: { readonly name: string }): Promise<GroupRow>;
-  groupAdd(input: { readonly name: string } & PairRef): Promise<GroupRow>;
-  groupRemove(input: { readonly name: string } & Partial<PairRef>): Promise<GroupRow | null>;
+  groupCreate(input: Planned & { readonly name: string }): Promise<GroupRow | PlanView>;
+  groupAdd(input: Planned & { readonly name: string } & PairRef): Promise<GroupRow | PlanView>;
+  groupRemove(input: Planned & { readonly name: string } & Partial<PairRef>): Promise<GroupRow | PlanView | null>;
   groupList(): readonly GroupRow[];
-  groupSplit(input: Planned & { readonly name: string }): Promise<readonly PairView[] | PlanView>;
+  groupSplit(input: Planned & { readonly name: string } & Scheduled): Promise<readonly PairView[] | PlanView>;
 
   clientList(): Promise<readonly ClientView[]>;
   clientEnd(input: { readonly id: number }): Promise<ClientView>;

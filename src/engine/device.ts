@@ -37,6 +37,7 @@ import { PairCreate } from './pair-create.ts';
 import { verifyPair } from './pair-verify.ts';
 import { waitForPair } from './pair-wait.ts';
 import { PoolCommands } from './pool-commands.ts';
+import { ScheduledSplits } from './scheduled-splits.ts';
 import { SettingsCommands } from './settings-commands.ts';
 import { StatusReport } from './status-report.ts';
 import { VolumeCommands } from './volume-commands.ts';
@@ -52,6 +53,7 @@ export class DeviceEngine implements Engine {
   readonly #create: PairCreate;
   readonly #pairs: PairCommands;
   readonly #groups: GroupCommands;
+  readonly #scheduled: ScheduledSplits;
   readonly #faults: FaultCommands;
   readonly #clients: ClientCommands;
   readonly #settings: SettingsCommands;
@@ -72,6 +74,8 @@ export class DeviceEngine implements Engine {
     this.#create = new PairCreate(context, shell);
     this.#pairs = new PairCommands(context, shell, this.#pool);
     this.#groups = new GroupCommands(context, shell, this.#pairs);
+    this.#scheduled = new ScheduledSplits(context, this.#pairs, this.#groups);
+    this.#scheduled.look();
     this.#clients = new ClientCommands(context);
     this.#settings = new SettingsCommands(context);
     this.#report = new StatusReport(parts);
@@ -83,7 +87,7 @@ export class DeviceEngine implements Engine {
   settings(): DeviceSettings {
     return this.#settings.get();
   }
-  settingsSet(changes: Partial<DeviceSettings>): Promise<DeviceSettings> {
+  settingsSet(changes: Input<'settingsSet'>): Promise<DeviceSettings | PlanView> {
     return this.#do(() => this.#settings.set(changes));
   }
 
@@ -128,8 +132,9 @@ export class DeviceEngine implements Engine {
   pairWait(input: PairWaitInput, signal?: AbortSignal): Promise<PairView | null> {
     return this.#do(() => waitForPair(this.#context, input, this.#until(signal)));
   }
-  pairSplit(input: Planned & PairRef): Promise<PairView | PlanView> {
-    return this.#do(() => this.#pairs.split(input));
+  pairSplit(input: Input<'pairSplit'>): Promise<PairView | PlanView> {
+    const { atMs } = input;
+    return this.#do(() => (atMs === undefined ? this.#pairs.split(input) : this.#scheduled.pair({ ...input, atMs })));
   }
   pairResync(input: PairCommandInput): Promise<PairView | PlanView> {
     return this.#do(() => this.#pairs.resync(input));
@@ -147,20 +152,21 @@ export class DeviceEngine implements Engine {
     return this.#do(() => verifyPair(this.#context, this.#parts.shell, input, this.#until(signal)));
   }
 
-  groupCreate(input: { readonly name: string }): Promise<GroupRow> {
+  groupCreate(input: Input<'groupCreate'>): Promise<GroupRow | PlanView> {
     return this.#do(() => this.#groups.create(input));
   }
-  groupAdd(input: { readonly name: string } & PairRef): Promise<GroupRow> {
+  groupAdd(input: Input<'groupAdd'>): Promise<GroupRow | PlanView> {
     return this.#do(() => this.#groups.add(input));
   }
-  groupRemove(input: { readonly name: string } & Partial<PairRef>): Promise<GroupRow | null> {
+  groupRemove(input: Input<'groupRemove'>): Promise<GroupRow | PlanView | null> {
     return this.#do(() => this.#groups.remove(input));
   }
   groupList(): readonly GroupRow[] {
     return this.#groups.list();
   }
-  groupSplit(input: Planned & { readonly name: string }): Promise<readonly PairView[] | PlanView> {
-    return this.#do(() => this.#groups.split(input));
+  groupSplit(input: Input<'groupSplit'>): Promise<readonly PairView[] | PlanView> {
+    const { atMs } = input;
+    return this.#do(() => (atMs === undefined ? this.#groups.split(input) : this.#scheduled.group({ ...input, atMs })));
   }
 
   clientList(): Promise<readonly ClientView[]> {
@@ -214,6 +220,7 @@ export class DeviceEngine implements Engine {
     this.#log.info({ store: store.directory }, 'stopping');
     this.#stop.abort(stopping());
     policy.stop();
+    await this.#scheduled.close();
     await Promise.allSettled(this.#running);
     await happenings.close();
     shell.close();

@@ -9,7 +9,8 @@ import { TwinvolError } from '../core/faults.ts';
 import { requireName } from '../core/names.ts';
 import { decide, refusalError } from '../core/pair-machine.ts';
 import type { Moved } from '../core/pair-machine.ts';
-import type { GroupRow, PairRow } from '../core/rows.ts';
+import type { GroupRow, PairRow, TableOp } from '../core/rows.ts';
+import type { Tables } from '../core/tables.ts';
 import type { PairView, PlanView } from '../core/views.ts';
 import type { PairRef, Planned } from './api.ts';
 import type { DeviceContext } from './context.ts';
@@ -17,6 +18,7 @@ import type { PairCommands } from './pair-commands.ts';
 import { findPair, refText } from './pair-lookup.ts';
 import { causeOf } from './pair-shell.ts';
 import type { PairShell } from './pair-shell.ts';
+import { planView } from './plan.ts';
 
 type Member = { readonly now: PairRow; readonly row: PairRow; readonly decision: Moved };
 
@@ -35,21 +37,23 @@ export class GroupCommands {
     return this.#context.store.tables.groups();
   }
 
-  async create(input: { readonly name: string }): Promise<GroupRow> {
+  async create(input: Planned & { readonly name: string }): Promise<GroupRow | PlanView> {
     const { name } = input;
     requireName('group', name);
     const row: GroupRow = { name, pairs: [] };
-    await this.#context.store.commit((tables) => {
+    const change = (tables: Tables): readonly TableOp[] => {
       if (tables.group(name) !== undefined) throw new TwinvolError('GROUP_EXISTS', `group ${name} exists already`);
       return [{ op: 'group-put', row }];
-    });
+    };
+    if (input.plan === true) return this.#planned('group create', change, [`an empty group ${name} is made`]);
+    await this.#context.store.commit(change);
     this.#context.events.append('create', 'group', name, { pairs: [] });
     return row;
   }
 
-  async add(input: { readonly name: string } & PairRef): Promise<GroupRow> {
+  async add(input: Planned & { readonly name: string } & PairRef): Promise<GroupRow | PlanView> {
     const pair = this.#requirePair(input);
-    await this.#context.store.commit((tables) => {
+    const change = (tables: Tables): readonly TableOp[] => {
       const group = requireGroup(tables.group(input.name), input.name);
       const other = tables.groupOfPair(pair.id);
       if (other !== undefined)
@@ -57,29 +61,53 @@ export class GroupCommands {
           details: { group: other.name },
         });
       return [{ op: 'group-put', row: { ...group, pairs: [...group.pairs, pair.id] } }];
-    });
+    };
+    if (input.plan === true)
+      return this.#planned(
+        'group add',
+        change,
+        [`${this.#context.views.pairText(pair)} is split with the group ${input.name} from then on`],
+        pair,
+      );
+    await this.#context.store.commit(change);
     return this.#changed(input.name);
   }
 
-  async remove(input: { readonly name: string } & Partial<PairRef>): Promise<GroupRow | null> {
+  async remove(input: Planned & { readonly name: string } & Partial<PairRef>): Promise<GroupRow | PlanView | null> {
     const { name, primary, secondary } = input;
-    requireGroup(this.#context.store.tables.group(name), name);
+    const { pairs: members } = requireGroup(this.#context.store.tables.group(name), name);
     if (primary === undefined) {
+      if (input.plan === true)
+        return planView('group remove', { steps: [`the group ${name} is removed; its ${members.length} pairs stay as they are`] });
       await this.#context.store.commit((tables) => [{ op: 'group-delete', name: requireGroup(tables.group(name), name).name }]);
       this.#context.events.append('destroy', 'group', name, {});
       return null;
     }
     const pair = this.#requirePair({ primary, ...(secondary === undefined ? {} : { secondary }) });
-    await this.#context.store.commit((tables) => {
+    const change = (tables: Tables): readonly TableOp[] => {
       const group = requireGroup(tables.group(name), name);
       if (!group.pairs.includes(pair.id))
         throw new TwinvolError('PAIR_NOT_FOUND', `${this.#context.views.pairText(pair)} is not in the group ${name}`);
       return [{ op: 'group-put', row: { ...group, pairs: group.pairs.filter((id) => id !== pair.id) } }];
-    });
+    };
+    if (input.plan === true)
+      return this.#planned(
+        'group remove',
+        change,
+        [`${this.#context.views.pairText(pair)} leaves the group ${name}, and stays as it is`],
+        pair,
+      );
+    await this.#context.store.commit(change);
     return this.#changed(name);
   }
 
-  async split(input: Planned & { readonly name: string }): Promise<readonly PairView[] | PlanView> {
+  /** The split that was scheduled for that moment. @throws TwinvolError `CHANGED` when it was taken back meanwhile */
+  async splitScheduled(name: string, atMs: number): Promise<void> {
+    await this.split({ name }, atMs);
+  }
+
+  /** @param scheduledAtMs the split is the scheduled one, and takes its moment away */
+  async split(input: Planned & { readonly name: string }, scheduledAtMs: number | null = null): Promise<readonly PairView[] | PlanView> {
     const { store, locks, pairs } = this.#context;
     const members = requireGroup(store.tables.group(input.name), input.name).pairs;
     const rows = members.map((id) => pairs.row(id)).filter((row) => row !== undefined);
@@ -99,7 +127,7 @@ export class GroupCommands {
           'group split',
           decided.map((member) => member.now),
         );
-      await this.#splitAll(input.name, decided);
+      await this.#splitAll(input.name, decided, scheduledAtMs);
       return decided.map((member) => this.#context.views.pair(member.row));
     });
   }
@@ -126,7 +154,7 @@ export class GroupCommands {
     });
   }
 
-  async #splitAll(name: string, members: readonly Member[]): Promise<void> {
+  async #splitAll(name: string, members: readonly Member[], scheduledAtMs: number | null): Promise<void> {
     const { plane, store, pairs, log } = this.#context;
     const switches = members.map(({ row, decision }) => {
       const effect = decision.effects.find((one) => one.do === 'switch');
@@ -145,7 +173,12 @@ export class GroupCommands {
     }
     try {
       await Promise.all(members.map(({ row }) => plane.volumeFlush(row.secondary)));
-      await store.commit(members.map(({ row }) => ({ op: 'pair-put', row }) as const));
+      await store.commit((tables) => [
+        ...members.map(({ row }) => ({ op: 'pair-put', row }) as const),
+        ...(scheduledAtMs === null
+          ? []
+          : [{ op: 'group-put', row: withoutSchedule(requireGroup(tables.group(name), name), scheduledAtMs) } as const]),
+      ]);
     } catch (error) {
       for (const { row } of members) await this.#shell.happening(row.id, { event: 'undone', command: 'split', code: causeOf(error) });
       throw error;
@@ -155,6 +188,16 @@ export class GroupCommands {
       pairs.settle(row.id);
       this.#shell.announce(now, row);
     }
+  }
+
+  /** What a change of the groups would do, or why it would be refused. */
+  #planned(command: string, change: (tables: Tables) => readonly TableOp[], steps: readonly string[], pair?: PairRow): PlanView {
+    const { tables } = this.#context.store;
+    change(tables);
+    return planView(command, {
+      steps,
+      ...(pair === undefined ? {} : { volumes: [tables.volume(pair.primary).name, tables.volume(pair.secondary).name] }),
+    });
   }
 
   #requirePair(ref: PairRef): PairRow {
@@ -170,7 +213,15 @@ export class GroupCommands {
   }
 }
 
-const requireGroup = (group: GroupRow | undefined, name: string): GroupRow => {
+/** @throws TwinvolError `GROUP_NOT_FOUND` */
+export const requireGroup = (group: GroupRow | undefined, name: string): GroupRow => {
   if (group === undefined) throw new TwinvolError('GROUP_NOT_FOUND', `there is no group ${name}`, { details: { group: name } });
   return group;
+};
+
+const withoutSchedule = (group: GroupRow, atMs: number): GroupRow => {
+  const { scheduledSplit, ...rest } = group;
+  if (scheduledSplit?.atMs !== atMs)
+    throw new TwinvolError('CHANGED', `the scheduled split of the group ${group.name} was taken back meanwhile`);
+  return rest;
 };

@@ -46,6 +46,17 @@ export class PairCommands {
     });
   }
 
+  /** The split that was scheduled for that moment; the same record takes the moment away. @throws TwinvolError `CHANGED` when it was taken back meanwhile */
+  async splitScheduled(id: number, atMs: number): Promise<void> {
+    const { primary, secondary } = this.#context.pairs.row(id) ?? {};
+    if (primary === undefined || secondary === undefined) throw new TwinvolError('CHANGED', `pair ${id} was released meanwhile`);
+    await onPair(this.#context, { primary, secondary }, 'split', async (row, text) => {
+      const { scheduledSplit, ...rest } = row;
+      if (row.id !== id || scheduledSplit?.atMs !== atMs) throw new TwinvolError('CHANGED', `the scheduled split of ${text} was taken back meanwhile`);
+      await this.#shell.command({ command: 'split', text, now: row, decision: this.#decide(rest, { event: 'split' }) });
+    });
+  }
+
   async resync(input: PairCommandInput): Promise<PairView | PlanView> {
     requirePace(input.pace);
     return onPair(this.#context, input, 'resync', async (row, text) => {

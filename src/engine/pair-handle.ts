@@ -45,6 +45,12 @@ export class Pair {
     return this;
   }
 
+  /** The same at a later moment; null takes it back. `status().scheduledSplit` tells what became of it. */
+  async splitAt(moment: Date | null): Promise<this> {
+    await this.#engine.pairSplit({ ...this.#ref, atMs: moment === null ? null : moment.getTime() });
+    return this;
+  }
+
   /** Copies what differs to the secondary, and mirrors again. @throws TwinvolError `MOUNTED` while somebody uses it */
   async resync(options: CopyOptions = {}): Promise<this> {
     await this.#engine.pairResync({ ...this.#ref, ...options });

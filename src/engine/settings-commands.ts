@@ -4,6 +4,9 @@
  */
 import { accessOf } from '../core/host-access.ts';
 import type { DeviceSettings } from '../core/rows.ts';
+import type { PlanView } from '../core/views.ts';
+import type { Planned } from './api.ts';
+import { planView } from './plan.ts';
 import type { DeviceContext } from './context.ts';
 
 export class SettingsCommands {
@@ -17,9 +20,10 @@ export class SettingsCommands {
     return this.#context.store.tables.settings;
   }
 
-  async set(changes: Partial<DeviceSettings>): Promise<DeviceSettings> {
+  async set({ plan, ...changes }: Planned & Partial<DeviceSettings>): Promise<DeviceSettings | PlanView> {
     const { store, plane, events, log } = this.#context;
     const before = this.get();
+    if (plan === true) return settingsPlan(before, changes);
     await store.commit((tables) => [{ op: 'settings-put', settings: { ...tables.settings, ...changes } }]);
     const after = this.get();
     if (after.durability !== before.durability) plane.setDurability(after.durability);
@@ -46,3 +50,13 @@ export class SettingsCommands {
     for (const pair of pairs.rows()) if (pair.state !== 'split') await plane.clientsEnd({ volume: pair.secondary });
   }
 }
+
+const settingsPlan = (before: DeviceSettings, changes: Partial<DeviceSettings>): PlanView => {
+  const names = (Object.keys(changes) as (keyof DeviceSettings)[]).filter((name) => changes[name] !== before[name]);
+  const steps = names.map((name) => `${name}: ${before[name]} -> ${changes[name]}`);
+  if (changes.secondaryAccess === 'refuse' && before.secondaryAccess !== 'refuse')
+    steps.push('connections to secondaries of pairs that are not split are ended');
+  if (changes.exportsFollowGrants === true && !before.exportsFollowGrants)
+    steps.push('connections of hosts that were not granted the volume are ended');
+  return planView('settings set', { steps: steps.length === 0 ? ['every setting has that value already'] : steps });
+};

@@ -33,6 +33,7 @@ export class StatusReport {
       startedAtMs,
       volumes: tables.volumeCount,
       pairs: this.#pairCounts(),
+      scheduledSplits: this.#scheduledSplits(),
       clients: plane.clientCount(),
       lanes: { count: plane.laneCount, handover: plane.handover },
       native: nativeReport(),
@@ -56,10 +57,17 @@ export class StatusReport {
         return { object: 'volume', id: String(row.number), data };
       }),
       ...context.pairs.rows().map((row): ExistsRecord => ({ object: 'pair', id: String(row.id), data: context.views.pair(row) })),
-      ...tables.groups().map((row): ExistsRecord => ({ object: 'group', id: row.name, data: { pairs: row.pairs } })),
+      ...tables.groups().map((row): ExistsRecord => ({ object: 'group', id: row.name, data: { pairs: row.pairs, scheduledSplit: row.scheduledSplit ?? null } })),
       ...tables.hosts().map((row): ExistsRecord => ({ object: 'host', id: row.name, data: { grants: row.grants } })),
       ...happenings.clients().map(({ id, ...data }): ExistsRecord => ({ object: 'client', id: String(id), data })),
     ];
+  }
+
+  #scheduledSplits(): StatusView['scheduledSplits'] {
+    const { context } = this.#parts;
+    const all = [...context.pairs.rows(), ...context.store.tables.groups()].flatMap(({ scheduledSplit }) => scheduledSplit ?? []);
+    const ahead = all.filter(({ failure }) => failure === undefined).map(({ atMs }) => atMs);
+    return { pending: ahead.length, failed: all.length - ahead.length, nextAtMs: ahead.length === 0 ? null : Math.min(...ahead) };
   }
 
   #pairCounts(): Readonly<Record<PairState, number>> {

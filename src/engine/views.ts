@@ -2,9 +2,9 @@
  * Rows, progress and connections as the reports that the operator and programs see (`core/views.ts`). Reads only.
  */
 import { countRegions } from '../core/runs.ts';
-import type { PairRow, VolumeRow } from '../core/rows.ts';
+import type { GroupRow, PairRow, VolumeRow } from '../core/rows.ts';
 import type { Tables } from '../core/tables.ts';
-import type { PairView, VolumeView } from '../core/views.ts';
+import type { PairView, ScheduledSplitView, VolumeView } from '../core/views.ts';
 import type { DataPlane } from '../data/plane-api.ts';
 import type { ExportAddresses } from './export-addresses.ts';
 import type { PairBook } from './pair-book.ts';
@@ -51,6 +51,7 @@ export class Views {
 
   pair(row: PairRow): PairView {
     const progress = this.#plane.pairProgress(row.id);
+    const group = this.#tables.groupOfPair(row.id);
     return {
       id: row.id,
       primary: this.#named(row.primary),
@@ -66,7 +67,8 @@ export class Views {
       fence: row.fence,
       pace: row.pace,
       reason: row.reason ?? null,
-      group: this.#tables.groupOfPair(row.id)?.name ?? null,
+      group: group?.name ?? null,
+      scheduledSplit: scheduledSplitOf(row, group),
       createdAtMs: row.createdAtMs,
       stateSinceMs: row.stateSinceMs,
     };
@@ -87,3 +89,15 @@ export class Views {
     return { number, name: this.#tables.findVolume(number)?.name ?? `#${number}` };
   }
 }
+
+/** The next one that is ahead, of the pair or its group; without one, the last that did not happen. */
+const scheduledSplitOf = (pair: PairRow, group: GroupRow | undefined): ScheduledSplitView | null => {
+  const views = [
+    { row: pair, name: null },
+    { row: group, name: group?.name ?? null },
+  ].flatMap(({ row, name }): ScheduledSplitView[] =>
+    row?.scheduledSplit === undefined ? [] : [{ atMs: row.scheduledSplit.atMs, failure: row.scheduledSplit.failure ?? null, group: name }],
+  );
+  const ahead = views.filter(({ failure }) => failure === null).sort((one, other) => one.atMs - other.atMs);
+  return ahead[0] ?? views.sort((one, other) => other.atMs - one.atMs)[0] ?? null;
+};

@@ -7,9 +7,10 @@ import { SETTINGS_DEFAULT } from '../../core/rows.ts';
 import { formatSize } from '../../core/units.ts';
 import type { ClientView, StatusView } from '../../core/views.ts';
 import { flagArgument, numberArgument } from '../arguments.ts';
-import { addCommand, addGroup } from '../command-builder.ts';
+import { addCommand, addGroup, withPlan } from '../command-builder.ts';
 import type { CommandContext } from '../command-context.ts';
 import { formatDuration, formatMoment } from '../duration.ts';
+import { isPlan, planText } from '../plan-text.ts';
 import type { Column } from '../text-table.ts';
 import { textFields, textTable } from '../text-table.ts';
 
@@ -28,6 +29,7 @@ const statusFields = (status: StatusView, nowMs: number): Array<readonly [string
     ...status.sockets.nbd.map((uri, index) => [index === 0 ? 'nbd' : '', uri] as const),
     ['volumes', String(status.volumes)],
     ['pairs', pairs.length === 0 ? 'none' : pairs.map(([state, count]) => `${count} ${state}`).join(', ')],
+    ...scheduleFields(status.scheduledSplits),
     ['clients', String(status.clients)],
     [
       'lanes',
@@ -44,6 +46,12 @@ const statusFields = (status: StatusView, nowMs: number): Array<readonly [string
     ],
     ['memory', formatSize(status.memory.rssBytes)],
   ];
+};
+
+const scheduleFields = ({ pending, failed, nextAtMs }: StatusView['scheduledSplits']): Array<readonly [string, string]> => {
+  if (pending + failed === 0) return [];
+  const next = nextAtMs === null ? '' : `, the next at ${formatMoment(nextAtMs)}`;
+  return [['splits', `${pending} scheduled${next}${failed === 0 ? '' : `; ${failed} did not happen (see pair status)`}`]];
 };
 
 const SETTING_NAMES = Object.keys(SETTINGS_DEFAULT) as readonly (keyof DeviceSettings)[];
@@ -102,14 +110,16 @@ export const registerSettings = (program: Command, context: CommandContext): voi
   };
   settings.action(show);
   addCommand(settings, 'show', 'all settings', ['settings show']).action(show);
-  addCommand(settings, 'set', 'change settings; they hold from then on and survive a restart', [
-    'settings set condition=same fit=regions',
-    'settings set exportsFollowGrants=on',
-  ])
+  withPlan(
+    addCommand(settings, 'set', 'change settings; they hold from then on and survive a restart', [
+      'settings set condition=same fit=regions',
+      'settings set exportsFollowGrants=on',
+    ]),
+  )
     .argument('<NAME=VALUE...>', `one or more of: ${SETTING_NAMES.join(', ')}`)
-    .action(async (assignments: readonly string[]) => {
-      const changed = await context.call('settings.set', settingsOf(assignments));
-      context.print(changed, () => settingsText(changed, context));
+    .action(async (assignments: readonly string[], plan: { plan?: boolean }) => {
+      const changed = await context.call('settings.set', { ...settingsOf(assignments), ...plan });
+      context.print(changed, () => (isPlan(changed) ? planText(changed, context.paint) : settingsText(changed, context)));
     });
 };
 

@@ -2,7 +2,7 @@
 import type { Command } from 'commander';
 import { TwinvolError } from '../../core/faults.ts';
 import type { GroupRow } from '../../core/rows.ts';
-import type { PairView } from '../../core/views.ts';
+import type { PairView, PlanView } from '../../core/views.ts';
 import type { VolumeRef } from '../../engine/api.ts';
 import { volumeArgument } from '../arguments.ts';
 import { addCommand, addGroup, withPlan } from '../command-builder.ts';
@@ -13,6 +13,7 @@ import { isPlan, planText } from '../plan-text.ts';
 import type { Column } from '../text-table.ts';
 import { textTable } from '../text-table.ts';
 import { PAIR_COLUMNS } from './pair-columns.ts';
+import { momentOf, type SplitTiming, splitWord, withTiming } from './split-timing.ts';
 
 type GroupLine = GroupRow & { readonly members: readonly PairView[] };
 
@@ -23,12 +24,20 @@ const COLUMNS: readonly Column<GroupLine>[] = [
   { heading: 'MEMBERS', text: ({ members }) => members.map(pairName).join(', ') },
 ];
 
-export const splitGroup = async (context: CommandContext, name: string, plan: { plan?: boolean }): Promise<void> => {
-  const result = await context.call('group.split', { name, ...plan });
+export const splitGroup = async (context: CommandContext, name: string, options: SplitTiming & { plan?: boolean }): Promise<void> => {
+  const { plan } = options;
+  const moment = momentOf(context, options);
+  const result = await context.call('group.split', { name, ...moment, ...given({ plan }) });
   context.print(result, () =>
-    isPlan(result) ? planText(result, context.paint) : `group ${name}: ${result.length} pairs split at one point in time`,
+    isPlan(result) ? planText(result, context.paint) : `group ${name}: ${result.length} pairs ${splitWord(moment, 'split at one point in time')}`,
   );
 };
+
+const answer = (context: CommandContext, result: GroupRow | PlanView | null, done: (group: GroupRow | null) => string): void => {
+  context.print(result, () => (isPlan(result) ? planText(result, context.paint) : done(result)));
+};
+
+const countText = (group: GroupRow | null): string => (group === null ? '' : `group ${group.name} has ${group.pairs.length} pairs`);
 
 const showGroups = async (context: CommandContext, name: string | undefined): Promise<void> => {
   const [groups, pairs] = await Promise.all([context.call('group.list', {}), context.call('pair.status', {})]);
@@ -44,42 +53,40 @@ const showGroups = async (context: CommandContext, name: string | undefined): Pr
 
 export const registerGroup = (program: Command, context: CommandContext): void => {
   const group = addGroup(program, 'group', 'consistency groups: pairs that are split at one point in time');
-  addCommand(group, 'create', 'make an empty group', ['group create nightly'])
+  withPlan(addCommand(group, 'create', 'make an empty group', ['group create nightly']))
     .argument('<NAME>', "the group's name")
-    .action(async (name: string) => {
-      const made = await context.call('group.create', { name });
-      context.print(made, () => `group ${made.name} created`);
+    .action(async (name: string, plan: { plan?: boolean }) => {
+      answer(context, await context.call('group.create', { name, ...plan }), () => `group ${name} created`);
     });
-  addCommand(group, 'add', 'put a pair into a group', ['group add nightly db', 'group add nightly db db-copy'])
+  withPlan(addCommand(group, 'add', 'put a pair into a group', ['group add nightly db', 'group add nightly db db-copy']))
     .argument('<GROUP>', "the group's name")
     .argument('<PRIMARY>', 'name or number', volumeArgument)
     .argument('[SECONDARY]', 'name or number; may be left out where the primary has one pair only', volumeArgument)
-    .action(async (name: string, primary: VolumeRef, secondary: VolumeRef | undefined) => {
-      const changed = await context.call('group.add', { name, primary, ...given({ secondary }) });
-      context.print(changed, () => `group ${changed.name} has ${changed.pairs.length} pairs`);
+    .action(async (name: string, primary: VolumeRef, secondary: VolumeRef | undefined, plan: { plan?: boolean }) => {
+      answer(context, await context.call('group.add', { name, primary, ...given({ secondary }), ...plan }), countText);
     });
-  addCommand(group, 'remove', 'take a pair out of a group; without a pair, remove the group (its pairs stay)', [
-    'group remove nightly db',
-    'group remove nightly',
-  ])
+  withPlan(
+    addCommand(group, 'remove', 'take a pair out of a group; without a pair, remove the group (its pairs stay)', [
+      'group remove nightly db',
+      'group remove nightly',
+    ]),
+  )
     .argument('<GROUP>', "the group's name")
     .argument('[PRIMARY]', 'name or number', volumeArgument)
     .argument('[SECONDARY]', 'name or number', volumeArgument)
-    .action(async (name: string, primary: VolumeRef | undefined, secondary: VolumeRef | undefined) => {
-      const changed = await context.call('group.remove', { name, ...given({ primary, secondary }) });
-      context.print(changed, () =>
-        changed === null ? `group ${name} removed` : `group ${changed.name} has ${changed.pairs.length} pairs`,
-      );
+    .action(async (name: string, primary: VolumeRef | undefined, secondary: VolumeRef | undefined, plan: { plan?: boolean }) => {
+      const changed = await context.call('group.remove', { name, ...given({ primary, secondary }), ...plan });
+      answer(context, changed, (left) => (left === null ? `group ${name} removed` : countText(left)));
     });
   addCommand(group, 'show', 'all groups, or the pairs of one', ['group show', 'group show nightly'])
     .argument('[GROUP]', "the group's name")
     .action((name: string | undefined) => showGroups(context, name));
-  withPlan(
-    addCommand(group, 'split', 'split all pairs of a group at one point in time, or none of them', [
-      'group split nightly',
-      'group split nightly --plan',
-    ]),
-  )
+  const split = addCommand(group, 'split', 'split all pairs of a group at one point in time, or none of them', [
+    'group split nightly',
+    'group split nightly --plan',
+    'group split nightly --at 02:00',
+  ]);
+  withTiming(withPlan(split))
     .argument('<GROUP>', "the group's name")
-    .action((name: string, plan: { plan?: boolean }) => splitGroup(context, name, plan));
+    .action((name: string, options: SplitTiming & { plan?: boolean }) => splitGroup(context, name, options));
 };

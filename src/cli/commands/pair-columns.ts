@@ -1,8 +1,8 @@
 /** Pairs as a table: what an operator looks at first. */
 import type { PairedState } from '../../core/rows.ts';
 import { formatSize } from '../../core/units.ts';
-import type { PairView } from '../../core/views.ts';
-import { formatDuration } from '../duration.ts';
+import type { PairView, ScheduledSplitView } from '../../core/views.ts';
+import { formatDuration, formatMoment } from '../duration.ts';
 import type { Colour } from '../style.ts';
 import type { Column } from '../text-table.ts';
 
@@ -11,6 +11,13 @@ const STATE_COLOURS: Readonly<Record<PairedState, Colour>> = {
   duplex: 'green',
   split: 'yellow',
   suspended: 'red',
+};
+
+/** When the pair, or its group, is to be split; or that it was not. */
+const scheduleText = (scheduled: ScheduledSplitView | null): string => {
+  if (scheduled === null) return '';
+  const moment = `${formatMoment(scheduled.atMs)}${scheduled.group === null ? '' : ' (group)'}`;
+  return scheduled.failure === null ? moment : `${moment} not split: ${scheduled.failure}`;
 };
 
 export const PAIR_COLUMNS: readonly Column<PairView>[] = [
@@ -33,5 +40,6 @@ export const PAIR_COLUMNS: readonly Column<PairView>[] = [
   { heading: 'PACE', align: 'right', text: ({ pace }) => String(pace) },
   { heading: 'FENCE', text: ({ fence }) => fence },
   { heading: 'GROUP', isOptional: true, text: ({ group }) => group ?? '' },
+  { heading: 'SPLIT AT', isOptional: true, text: ({ scheduledSplit }) => scheduleText(scheduledSplit) },
   { heading: 'REASON', isOptional: true, text: ({ reason }) => reason ?? '' },
 ];

@@ -15,6 +15,7 @@ import { waitForState } from '../pair-waiting.ts';
 import { isPlan, planText } from '../plan-text.ts';
 import { candidateLine } from './pool.ts';
 import { registerPairWatching } from './pair-watch.ts';
+import { momentOf, type SplitTiming, splitWord, withTiming } from './split-timing.ts';
 
 const fenceArgument = choiceArgument<FenceLevel>('fence level', ['never', 'data']);
 const PACE_HELP = '1 (gives way to hosts most) to 15, or slow, medium, fast';
@@ -125,15 +126,16 @@ const chooseSecondary = async (context: CommandContext, primary: VolumeRef): Pro
   return chosen.number;
 };
 
-type SplitOptions = Plan & Waiting & { readonly group?: string };
+type SplitOptions = Plan & Waiting & SplitTiming & { readonly group?: string };
 
 const registerSplit = (pair: Command, context: CommandContext): void => {
   const split = addCommand(pair, 'split', 'stop the update copy; the secondary keeps the image of this moment', [
     'pair split db',
     'pair split db db-copy --wait --timeout 10m',
     'pair split --group nightly',
+    'pair split db --at 02:00',
   ]);
-  withWait(withPlan(split), 'duplex first')
+  withTiming(withWait(withPlan(split), 'duplex first'))
     .argument('[PRIMARY]', 'name or number', volumeArgument)
     .argument('[SECONDARY]', 'name or number; may be left out where the primary has one pair only', volumeArgument)
     .option('--group <GROUP>', 'all pairs of a group, at one point in time')
@@ -146,20 +148,24 @@ const splitPair = async (
   context: CommandContext,
   primary: VolumeRef | undefined,
   secondary: VolumeRef | undefined,
-  { wait, timeout, group, plan }: SplitOptions,
+  { wait, timeout, group, plan, ...timing }: SplitOptions,
 ): Promise<void> => {
   const planned = given({ plan });
+  const moment = momentOf(context, timing);
   if ((primary === undefined) === (group === undefined)) {
     throw new TwinvolError('USAGE', 'pair split takes a primary, or --group, and not both', { remedy: 'see twinvol pair split --help' });
   }
   if (primary === undefined || group !== undefined) {
     const { splitGroup } = await import('./group.ts');
-    await splitGroup(context, group ?? '', planned);
+    await splitGroup(context, group ?? '', { ...planned, ...timing });
     return;
+  }
+  if (wait === true && moment.atMs !== undefined) {
+    throw new TwinvolError('USAGE', '--wait splits as soon as the pair is duplex, and --at at a moment of its own', { remedy: 'give one of them' });
   }
   const ref = pairRef(primary, secondary);
   if (wait === true && plan !== true) await waitForState(context, ref, 'duplex', timeout);
-  answer(context, await context.call('pair.split', { ...ref, ...planned }), (pair) => `pair ${pairName(pair)} split`);
+  answer(context, await context.call('pair.split', { ...ref, ...moment, ...planned }), (pair) => `pair ${pairName(pair)} ${splitWord(moment, 'split')}`);
 };
 
 type CopyOptions = Plan & Waiting & ConsentOptions & { readonly pace?: number };

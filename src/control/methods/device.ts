@@ -1,6 +1,6 @@
 /** The device itself on the control socket: status and settings. */
 import { z } from 'zod';
-import { attribute, defineMethod } from '../method.ts';
+import { attribute, defineMethod, planned } from '../method.ts';
 
 export const deviceMethods = {
   'device.status': defineMethod({
@@ -29,8 +29,9 @@ export const deviceMethods = {
       durability: z.enum(['power', 'process']).exactOptional().describe('what acknowledged flushes survive'),
       exportsFollowGrants: z.boolean().exactOptional().describe('hosts see only the volumes that they were granted'),
       restoreSizeOnRelease: z.boolean().exactOptional().describe('a release gives the secondary its former capacity back'),
+      plan: planned,
     }),
-    result: '`DeviceSettings`, all of them',
+    result: '`DeviceSettings`, all of them, or `PlanView` with `plan`',
     changes: true,
     destroysData: false,
     handler: (engine, params) => engine.settingsSet(params),

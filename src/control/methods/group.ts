@@ -1,30 +1,30 @@
 /** Consistency groups on the control socket: create, add, remove, list, split. */
 import { z } from 'zod';
-import { defineMethod, pairRef, planned, volumeRef } from '../method.ts';
+import { atMs, defineMethod, pairRef, planned, volumeRef } from '../method.ts';
 
 const name = z.string().min(1).max(512).describe("the group's name");
 
 export const groupMethods = {
   'group.create': defineMethod({
     summary: 'Makes an empty consistency group.',
-    params: z.strictObject({ name }),
-    result: '`GroupRow`',
+    params: z.strictObject({ name, plan: planned }),
+    result: '`GroupRow`, or `PlanView` with `plan`',
     changes: true,
     destroysData: false,
     handler: (engine, params) => engine.groupCreate(params),
   }),
   'group.add': defineMethod({
     summary: 'Puts a pair into a group.',
-    params: z.strictObject({ name, ...pairRef }),
-    result: '`GroupRow`',
+    params: z.strictObject({ name, ...pairRef, plan: planned }),
+    result: '`GroupRow`, or `PlanView` with `plan`',
     changes: true,
     destroysData: false,
     handler: (engine, params) => engine.groupAdd(params),
   }),
   'group.remove': defineMethod({
     summary: 'Takes a pair out of a group; without a pair, removes the group. The pairs themselves stay.',
-    params: z.strictObject({ name, primary: volumeRef.exactOptional(), secondary: volumeRef.exactOptional() }),
-    result: '`GroupRow`, or null when the group was removed',
+    params: z.strictObject({ name, primary: volumeRef.exactOptional(), secondary: volumeRef.exactOptional(), plan: planned }),
+    result: '`GroupRow`, or null when the group was removed, or `PlanView` with `plan`',
     changes: true,
     destroysData: false,
     handler: (engine, params) => engine.groupRemove(params),
@@ -38,8 +38,8 @@ export const groupMethods = {
     handler: (engine) => engine.groupList(),
   }),
   'group.split': defineMethod({
-    summary: 'Splits all pairs of a group at one point in time, or none of them.',
-    params: z.strictObject({ name, plan: planned }),
+    summary: 'Splits all pairs of a group at one point in time, or none of them; with `atMs` at a later moment.',
+    params: z.strictObject({ name, atMs: atMs.exactOptional(), plan: planned }),
     result: '`PairView[]`, or `PlanView` with `plan`',
     changes: true,
     destroysData: false,

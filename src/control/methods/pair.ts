@@ -1,7 +1,7 @@
 /** Pairs on the control socket: create, status, wait, split, resync, restore, release, set, verify. */
 import { z } from 'zod';
 import { PAIR_STATES } from '../../core/rows.ts';
-import { attribute, consent, defineMethod, fence, pace, pairRef, planned, timeoutMs, volumeRef } from '../method.ts';
+import { atMs, attribute, consent, defineMethod, fence, pace, pairRef, planned, timeoutMs, volumeRef } from '../method.ts';
 
 const PAIR_OR_PLAN = '`PairView`, or `PlanView` with `plan`';
 const condition = z
@@ -44,8 +44,8 @@ export const pairMethods = {
     handler: (engine, params, { signal }) => engine.pairWait(params, signal),
   }),
   'pair.split': defineMethod({
-    summary: 'Stops the update copy; the secondary keeps the image of this moment.',
-    params: z.strictObject({ ...pairRef, plan: planned }),
+    summary: 'Stops the update copy; the secondary keeps the image of this moment, or of a later one with `atMs`.',
+    params: z.strictObject({ ...pairRef, atMs: atMs.exactOptional(), plan: planned }),
     result: PAIR_OR_PLAN,
     changes: true,
     destroysData: false,
