@@ -24,7 +24,6 @@ import {
 } from '../wire/control-frames.ts';
 import type { ControlLimits } from './control-limits.ts';
 import type { ControlLog } from './control-log.ts';
-import { dispatch } from './dispatch.ts';
 import type { MethodContext } from './method.ts';
 
 /** The reason that an abort signal carries: whoever waits on it can pass it on as it is. */
@@ -114,6 +113,8 @@ export class ControlConnection {
     const controller = new AbortController();
     this.#inFlight.set(request.id, controller);
     const startedStreams: Array<() => void> = [];
+    // Loaded with the first request: the schemas of all methods take 13 MiB, which an engine at rest does without.
+    const { dispatch } = await import('./dispatch.ts');
     const outcome = await dispatch(this.#engine, request.method, request.params, this.#contextOf(controller.signal, startedStreams));
     this.#inFlight.delete(request.id);
     if ('error' in outcome) {

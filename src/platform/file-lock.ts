@@ -31,6 +31,24 @@ const readHolder = (path: string): ReturnType<typeof parseOwner> => {
   return null;
 };
 
+const isFull = (error: unknown): boolean => {
+  const code = systemCode(error) || systemCode((error as { readonly cause?: unknown }).cause);
+  return code === 'ENOSPC' || code === 'EDQUOT';
+};
+
+/**
+ * The owner file needs a block, and an engine has to start on a full file system too. Null: none was to be had; the
+ * flock alone keeps every process with the addon out.
+ */
+const claimWhereThereIsRoom = (path: string): ReturnType<typeof claimOwnerFile> | null => {
+  try {
+    return claimOwnerFile(path, { by: 'flock', deadFlocks: true });
+  } catch (error) {
+    if (isFull(error)) return null;
+    throw error;
+  }
+};
+
 const acquireByFlock = (path: string, native: FsExt): FileLock => {
   const fd = openSync(path, 'a+', 0o600);
   try {
@@ -41,15 +59,17 @@ const acquireByFlock = (path: string, native: FsExt): FileLock => {
         throw lockedError(path, readHolder(path) ?? undefined, false);
       throw error;
     }
-    const claimed = claimOwnerFile(path, { by: 'flock', deadFlocks: true });
-    ftruncateSync(fd);
-    writeSync(fd, `${JSON.stringify(claimed.owner)}\n`);
+    const claimed = claimWhereThereIsRoom(path);
+    if (claimed !== null) {
+      ftruncateSync(fd);
+      writeSync(fd, `${JSON.stringify(claimed.owner)}\n`);
+    }
     let released = false;
     return {
       release: () => {
         if (released) return;
         released = true;
-        claimed.release();
+        claimed?.release();
         ftruncateSync(fd);
         closeSync(fd);
       },
