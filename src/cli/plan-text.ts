@@ -1,5 +1,6 @@
 /** What a command would do (`--plan`), for people. */
 import type { PlanView } from '../core/views.ts';
+import { lossText } from '../core/inquiry-text.ts';
 import { formatSize } from '../core/units.ts';
 import type { Paint } from './style.ts';
 import { textFields } from './text-table.ts';
@@ -13,6 +14,6 @@ export const planText = (plan: PlanView, paint: Paint): string => {
   if (plan.hosts.length > 0) fields.push(['hosts', plan.hosts.join(', ')]);
   if (plan.regions > 0) fields.push(['regions', String(plan.regions)]);
   if (plan.bytes > 0) fields.push(['bytes', formatSize(plan.bytes)]);
-  if (plan.destroysBytes > 0) fields.push(['destroys', formatSize(plan.destroysBytes)]);
+  for (const destruction of plan.destroys) fields.push(['destroys', lossText(destruction)]);
   return `plan of ${plan.command}\n${textFields(fields, paint)}\nnothing was changed`;
 };

@@ -4,16 +4,19 @@
  *   connected --hello with the right credential--> welcome --any end--> closed
  *             --anything else, or too slow-------> refused, closed
  *
- * On the unix socket the enrolment token proves the host; over TLS the name in its certificate does, and a token that is
- * sent all the same has to be right. Nothing is taken from a connection that is not welcome, and little is read from it.
+ * On the unix socket the enrolment token proves the host; over TLS a certificate with its name does that was bound to it,
+ * or its name in any certificate of the authority together with the token. A token that is sent has to be right. Nothing is taken from a connection that is not welcome, and little is read from it.
  */
 import { createHash, timingSafeEqual } from 'node:crypto';
 import type { Socket } from 'node:net';
+import { isCertificateOf } from '../core/host-access.ts';
+import type { AgentView } from '../core/host-views.ts';
 import type { InquiryTarget } from '../core/mount-facts.ts';
 import type { HostRow } from '../core/rows.ts';
 import { MiB } from '../core/units.ts';
 import type { Clock, Timer } from '../platform/clock.ts';
 import { LineChannel } from '../platform/line-channel.ts';
+import type { PeerCertificate } from '../platform/mutual-tls.ts';
 import type { AgentHello, FromAgent, ToAgent } from '../wire/agent-messages.ts';
 import {
   AGENT_LINE_BYTES_MAX,
@@ -28,12 +31,7 @@ const UNSENT_BYTES_MAX = 16 * MiB;
 const HELLO_MS_MAX = 5000;
 const PONGS_MISSED_MAX = 3;
 
-export type AgentIdentity = {
-  readonly host: string;
-  readonly pid: number;
-  readonly isPrivileged: boolean;
-  readonly transport: 'unix' | 'tls';
-};
+export type AgentIdentity = Omit<AgentView, 'connectedAtMs'>;
 
 export type AgentConnectionOwner = {
   readonly clock: Clock;
@@ -60,15 +58,17 @@ export class AgentConnection {
   readonly #channel: LineChannel;
   readonly #decoder = new LineDecoder(HELLO_LINE_BYTES_MAX);
   readonly #peer: string;
-  /** The name in the certificate; null on the unix socket. */
-  readonly #certified: string | null;
+  /** null on the unix socket. */
+  readonly #certified: PeerCertificate | null;
   #timer: Timer;
   #identity: AgentIdentity | null = null;
   /** Hash of the token with which the host was enrolled when this connection was welcomed. */
   #enrolment = '';
+  /** The certificate that proves the host; null where the token did. */
+  #provedBy: PeerCertificate | null = null;
   #unansweredPings = 0;
 
-  constructor(socket: Socket, peer: string, certified: string | null, owner: AgentConnectionOwner) {
+  constructor(socket: Socket, peer: string, certified: PeerCertificate | null, owner: AgentConnectionOwner) {
     this.#owner = owner;
     this.#peer = peer;
     this.#certified = certified;
@@ -86,7 +86,8 @@ export class AgentConnection {
   /** Whether the host may still speak: it is enrolled, and with the credential of then. */
   get isEnrolled(): boolean {
     const row = this.#identity === null ? null : this.#owner.hostRow(this.#identity.host);
-    return row !== null && row.tokenSha256 === this.#enrolment;
+    if (row === null || row.tokenSha256 !== this.#enrolment) return false;
+    return this.#provedBy === null || isCertificateOf(row, this.#provedBy.sha256);
   }
 
   send(message: ToAgent): boolean {
@@ -136,13 +137,16 @@ export class AgentConnection {
     if (hello.version !== AGENT_PROTOCOL_VERSION)
       return this.#refuse(hello.host, `its protocol version ${hello.version} is not ${AGENT_PROTOCOL_VERSION}`);
     if (row === null) return this.#refuse(hello.host, 'no host of that name is enrolled');
-    if (this.#certified !== null && this.#certified !== hello.host) {
-      return this.#refuse(hello.host, `its certificate is for ${this.#certified}`);
-    }
-    if (this.#certified === null && hello.token === undefined) return this.#refuse(hello.host, 'it gave no enrolment token');
+    const certified = this.#certified;
+    if (certified !== null && certified.name !== hello.host) return this.#refuse(hello.host, `its certificate is for ${certified.name}`);
+    if (certified === null && hello.token === undefined) return this.#refuse(hello.host, 'it gave no enrolment token');
     if (hello.token !== undefined && !isTokenOf(row, hello.token)) return this.#refuse(hello.host, 'its enrolment token is wrong');
+    if (certified !== null && hello.token === undefined && !isCertificateOf(row, certified.sha256)) {
+      return this.#refuse(hello.host, 'its certificate is not bound to the host, and it gave no enrolment token');
+    }
+    this.#provedBy = hello.token === undefined ? certified : null;
     const { host, pid, isPrivileged } = hello;
-    this.#identity = { host, pid, isPrivileged, transport: this.#certified === null ? 'unix' : 'tls' };
+    this.#identity = { host, pid, isPrivileged, transport: certified === null ? 'unix' : 'tls' };
     this.#enrolment = row.tokenSha256;
     this.#decoder.allow(AGENT_LINE_BYTES_MAX);
     this.#timer.cancel();

@@ -5,13 +5,13 @@
  *
  * Keys are ECDSA on P-256. A host's certificate is good for a client only, the device's for a server only, so a host
  * cannot pass itself off as the device. The name in a host's certificate is the host's name. There is no revocation list:
- * a host that is removed from the device's tables is refused whatever its certificate says.
+ * the device's tables name the certificates that prove a host, and no other one does.
  *
  * All files are PEM; keys have mode 0600 and are on disk before the certificate that they belong to.
  */
 // The X.509 library needs it, and wants its user to load it first.
 import 'reflect-metadata';
-import { randomBytes, webcrypto } from 'node:crypto';
+import { createHash, randomBytes, webcrypto } from 'node:crypto';
 import { join } from 'node:path';
 import * as x509 from '@peculiar/x509';
 import { systemCode, TwinvolError } from '../core/faults.ts';
@@ -32,6 +32,8 @@ export type IssuedIdentity = {
   readonly key: string;
   /** The authority's certificate. */
   readonly authority: string;
+  /** SHA-256 of the certificate, hex. */
+  readonly sha256: string;
   readonly expiresAtMs: number;
 };
 /** Where the same is on disk. */
@@ -173,7 +175,8 @@ export class CertificateAuthority {
     write(keyFile, key, 0o600);
     write(certificateFile, certificatePem(certificate), 0o644);
     const authorityFile = authorityFiles(this.#directory).certificate;
-    const issued = { certificate: certificatePem(certificate), key, authority: this.certificate, expiresAtMs: span.notAfter.getTime() };
+    const sha256 = createHash('sha256').update(new Uint8Array(certificate.rawData)).digest('hex');
+    const issued = { certificate: certificatePem(certificate), key, authority: this.certificate, sha256, expiresAtMs: span.notAfter.getTime() };
     return { ...issued, certificateFile, keyFile, authorityFile };
   }
 }

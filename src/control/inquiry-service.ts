@@ -9,13 +9,14 @@
 import { randomBytes } from 'node:crypto';
 import { EventEmitter } from 'node:events';
 import type { Socket } from 'node:net';
+import type { AgentView, MountTableRow } from '../core/host-views.ts';
 import type { Asked, Round, RoundEvent } from '../core/inquiry-round.ts';
 import { advanceRound, isRoundDone, openRound, roundAnswers } from '../core/inquiry-round.ts';
 import type { HostAnswer, InquiryTarget, NoAnswerReason } from '../core/mount-facts.ts';
 import type { HostRow } from '../core/rows.ts';
 import type { Clock } from '../platform/clock.ts';
 import { SystemClock } from '../platform/clock.ts';
-import type { TlsIdentity } from '../platform/mutual-tls.ts';
+import type { PeerCertificate, TlsIdentity } from '../platform/mutual-tls.ts';
 import { listenMutualTls } from '../platform/mutual-tls.ts';
 import { listenPrivately } from '../platform/unix-socket.ts';
 import type { FromAgent } from '../wire/agent-messages.ts';
@@ -23,7 +24,7 @@ import { VOLUMES_PER_MESSAGE_MAX } from '../wire/agent-messages.ts';
 import type { AgentConnectionOwner, AgentIdentity } from './agent-connection.ts';
 import { AgentConnection } from './agent-connection.ts';
 import type { ControlLog } from './control-log.ts';
-import type { MountChange, MountTableRow } from './mount-table.ts';
+import type { MountChange } from './mount-table.ts';
 import { MountTable } from './mount-table.ts';
 
 export const INQUIRY_DEADLINE_MS_DEFAULT: number = 3000;
@@ -48,8 +49,6 @@ export type AskInput = {
   readonly deadlineMs?: number;
 };
 
-export type AgentView = AgentIdentity & { readonly connectedAtMs: number };
-
 export type InquiryServiceEvents = {
   connected: [AgentView];
   disconnected: [host: string, reason: string];
@@ -65,7 +64,7 @@ export class InquiryService extends EventEmitter<InquiryServiceEvents> {
   readonly #owner: AgentConnectionOwner;
   readonly #listeners: { close(): Promise<void> }[] = [];
   readonly #connections = new Set<AgentConnection>();
-  readonly #agents = new Map<string, { readonly connection: AgentConnection; readonly view: AgentView; watched: string }>();
+  readonly #agents = new Map<string, { readonly connection: AgentConnection; readonly view: AgentView; watched: readonly InquiryTarget[] }>();
   readonly #inquiries = new Map<string, OpenInquiry>();
   readonly #table = new MountTable();
   #isClosed = false;
@@ -104,7 +103,7 @@ export class InquiryService extends EventEmitter<InquiryServiceEvents> {
     identity: TlsIdentity,
   ): Promise<{ readonly host: string; readonly port: number }> {
     const listener = await listenMutualTls(place, identity, CONNECTIONS_MAX, {
-      connection: (socket, name) => this.#accept(socket, `${socket.remoteAddress ?? '?'}:${socket.remotePort ?? 0}`, name),
+      connection: (socket, certificate) => this.#accept(socket, `${socket.remoteAddress ?? '?'}:${socket.remotePort ?? 0}`, certificate),
       refused: (peer, reason) => this.#refused(peer, null, reason),
     });
     this.#listeners.push(listener);
@@ -166,19 +165,19 @@ export class InquiryService extends EventEmitter<InquiryServiceEvents> {
   }
 
   #watchOf(host: string): readonly InquiryTarget[] {
-    return this.#options.watchOf(host).slice(0, VOLUMES_PER_MESSAGE_MAX);
+    const targets = this.#options.watchOf(host);
+    return targets.length <= VOLUMES_PER_MESSAGE_MAX ? targets : targets.slice(0, VOLUMES_PER_MESSAGE_MAX);
   }
 
   #renewWatch(host: string): void {
     const agent = this.#agents.get(host);
     const targets = this.#watchOf(host);
-    const text = JSON.stringify(targets);
-    if (agent === undefined || agent.watched === text) return;
-    agent.watched = text;
+    if (agent === undefined || sameTargets(agent.watched, targets)) return;
+    agent.watched = targets;
     agent.connection.send({ type: 'watch', targets });
   }
 
-  #accept(socket: Socket, peer: string, certified: string | null): void {
+  #accept(socket: Socket, peer: string, certified: PeerCertificate | null): void {
     const strangers = this.#connections.size - this.#agents.size;
     if (this.#isClosed || strangers >= STRANGERS_MAX || this.#connections.size >= CONNECTIONS_MAX) {
       this.#options.log.warn({ peer, strangers }, 'an agent connection was turned away: too many at one time');
@@ -193,7 +192,7 @@ export class InquiryService extends EventEmitter<InquiryServiceEvents> {
     const { host } = identity;
     const former = this.#agents.get(host);
     const view = { ...identity, connectedAtMs: this.#clock.nowMs() };
-    this.#agents.set(host, { connection, view, watched: JSON.stringify(this.#watchOf(host)) });
+    this.#agents.set(host, { connection, view, watched: this.#watchOf(host) });
     former?.connection.end('a newer connection of the same host took its place');
     this.#options.log.info({ ...identity }, 'agent connected');
     this.emit('connected', view);
@@ -264,3 +263,8 @@ export class InquiryService extends EventEmitter<InquiryServiceEvents> {
     for (const id of [...this.#inquiries.keys()]) this.#advance(id, { kind: 'lost', host, reason, text });
   }
 }
+
+/** A directory gives the same list again as long as nothing has changed; that is the usual case, and costs nothing. */
+const sameTargets = (one: readonly InquiryTarget[], other: readonly InquiryTarget[]): boolean => {
+  return one === other || JSON.stringify(one) === JSON.stringify(other);
+};

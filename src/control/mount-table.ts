@@ -4,20 +4,10 @@
  *
  * A host whose agent is gone keeps its rows, marked as no longer reported; a host that is removed loses them.
  */
+import type { MountTableRow } from '../core/host-views.ts';
 import type { VolumeFacts } from '../core/inquiry-round.ts';
 import type { HostFact } from '../core/mount-facts.ts';
 import { factIdentity } from '../core/mount-facts.ts';
-
-export type MountTableRow = {
-  readonly host: string;
-  readonly volume: number;
-  readonly facts: readonly HostFact[];
-  /** When the host said so last, and when that was news. Milliseconds since 1970. */
-  readonly reportedAtMs: number;
-  readonly changedAtMs: number;
-  /** Whether the host's agent is connected, so that a change would be told. */
-  readonly isLive: boolean;
-};
 
 /** What a report changed for one host and volume. */
 export type MountChange = {

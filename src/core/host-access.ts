@@ -20,6 +20,24 @@ export const accessOf = (host: HostRow | null, volumeNumber: number, settings: G
   return host === null ? null : grantOf(host, volumeNumber);
 };
 
+/** Who is at the other end of an NBD connection, as far as it has proved it. */
+export type Caller = {
+  /** The host that its certificate proves; null for nobody known. */
+  readonly host: HostRow | null;
+  readonly transport: 'unix' | 'tcp' | 'tls';
+};
+
+/**
+ * How a caller may use the volume. The NBD socket in the file system has mode 0600: who gets through is the device's own
+ * user or root, who may read the store's files anyway, and so has every volume.
+ */
+export const callerAccess = ({ host, transport }: Caller, volumeNumber: number, settings: GrantSetting): HostAccess | null => {
+  return host === null && transport === 'unix' ? 'rw' : accessOf(host, volumeNumber, settings);
+};
+
+/** Whether a certificate is one of those that prove the host. */
+export const isCertificateOf = (host: HostRow, sha256: string): boolean => host.certificates?.includes(sha256) ?? false;
+
 /** The volumes of `volumeNumbers` that exist for the caller, in their order, with the access it has. */
 export const visibleVolumes = (
   host: HostRow | null,

@@ -103,13 +103,16 @@ export type Destruction = {
 
 const timeText = (atMs: number): string => new Date(atMs).toISOString().replace(/\.\d+Z$/, 'Z');
 
-export const destructionText = (destruction: Destruction): string => {
-  const { volumeName, regions, bytes, firstAtMs, lastAtMs, since } = destruction;
+/** What would be lost: "what was written on copy since the split: 1 MiB in 16 regions, first at ..., last at ...". */
+export const lossText = ({ volumeName, regions, bytes, firstAtMs, lastAtMs, since }: Destruction): string => {
   if (bytes === 0) return `nothing was written on ${volumeName} ${since}`;
   const amount = `${formatSize(bytes)} in ${regions} ${regions === 1 ? 'region' : 'regions'}`;
   const times = [firstAtMs === null ? '' : `, first at ${timeText(firstAtMs)}`, lastAtMs === null ? '' : `, last at ${timeText(lastAtMs)}`];
-  return `going on destroys what was written on ${volumeName} ${since}: ${amount}${times.join('')}`;
+  return `what was written on ${volumeName} ${since}: ${amount}${times.join('')}`;
 };
+
+export const destructionText = (destruction: Destruction): string => 
+  destruction.bytes === 0 ? lossText(destruction) : `going on destroys ${lossText(destruction)}`;
 
 /**
  * All lines of a warning: a line for each finding, then what would be destroyed. Without colour and without the word

@@ -167,9 +167,9 @@ const present = (row: PairRow | null): PairRow => {
 
 type RowChange = { readonly state: PairedState; readonly copy?: CopyKind; readonly reason?: string; readonly pace?: number };
 
-/** The row in its new state; `copy` and `reason` are those of the change, never left over. */
+/** The row in its new state; `copy`, `reason` and what was written since the split are never left over. */
 const rowIn = (row: PairRow, change: RowChange, atMs: number): PairRow => {
-  const { copy: _copy, reason: _reason, ...rest } = row;
+  const { copy: _copy, reason: _reason, secondaryWritten: _written, ...rest } = row;
   return {
     ...rest,
     state: change.state,

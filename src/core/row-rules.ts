@@ -117,8 +117,19 @@ export const hostVerdict = (row: HostRow): Verdict =>
         Object.values(row.grants).every((access) => access === 'ro' || access === 'rw'),
       'has an unknown access',
     ],
+    [isCertificateList(row.certificates), 'has certificates that are no SHA-256'],
     [isTime(row.createdAtMs), 'has no time of creation'],
   );
+
+/** Certificates of one host: the one in use, and older ones until they are replaced everywhere. */
+export const CERTIFICATES_PER_HOST_MAX: number = 8;
+/** What an inquiry may take at least and at most. */
+export const INQUIRY_DEADLINE_MS_MIN: number = 50;
+export const INQUIRY_DEADLINE_MS_MAX: number = 60_000;
+
+const isCertificateList = (list: HostRow['certificates']): boolean =>
+  list === undefined ||
+  (Array.isArray(list) && list.length <= CERTIFICATES_PER_HOST_MAX && list.every((sha256) => /^[0-9a-f]{64}$/.test(sha256)));
 
 export const scrubVerdict = (id: number, runs: readonly RegionRun[]): Verdict =>
   first([isId(id), 'has an impossible id']) ?? runsVerdict(runs) ?? first([runs.length > 0, 'is empty']);
@@ -135,4 +146,8 @@ export const settingsVerdict = (settings: DeviceSettings): Verdict =>
     [settings.durability === 'power' || settings.durability === 'process', 'durability is power or process'],
     [typeof settings.exportsFollowGrants === 'boolean', 'exportsFollowGrants is true or false'],
     [typeof settings.restoreSizeOnRelease === 'boolean', 'restoreSizeOnRelease is true or false'],
+    [
+      isId(settings.inquiryDeadlineMs, INQUIRY_DEADLINE_MS_MAX) && settings.inquiryDeadlineMs >= INQUIRY_DEADLINE_MS_MIN,
+      `inquiryDeadlineMs is ${INQUIRY_DEADLINE_MS_MIN} to ${INQUIRY_DEADLINE_MS_MAX}`,
+    ],
   );

@@ -95,6 +95,11 @@ export type HostRow = {
   readonly tokenSha256: string;
   /** volume number (as text) -> access */
   readonly grants: Readonly<Record<string, HostAccess>>;
+  /**
+   * SHA-256 of the certificates that prove the host over TLS, hex, the newest last. A name in a certificate proves
+   * nothing by itself: a host that is removed and enrolled anew under the same name would accept the old one's.
+   */
+  readonly certificates?: readonly string[];
   readonly createdAtMs: number;
 };
 
@@ -108,6 +113,8 @@ export type DeviceSettings = {
   readonly durability: 'power' | 'process';
   readonly exportsFollowGrants: boolean;
   readonly restoreSizeOnRelease: boolean;
+  /** How long a host's agent has to answer a mount inquiry. */
+  readonly inquiryDeadlineMs: number;
 };
 
 export const SETTINGS_DEFAULT: DeviceSettings = {
@@ -118,6 +125,7 @@ export const SETTINGS_DEFAULT: DeviceSettings = {
   durability: 'power',
   exportsFollowGrants: false,
   restoreSizeOnRelease: false,
+  inquiryDeadlineMs: 3000,
 };
 
 /**

@@ -2,6 +2,7 @@
  * What the device reports: the shapes that the library, the control socket and the command line's `--json` share.
  * Plain JSON values. Sizes in bytes, times in milliseconds since 1970, durations in milliseconds.
  */
+import type { Destruction } from './inquiry-text.ts';
 import type { CopyKind, DeviceSettings, FenceLevel, PairState, PairedState, RegionRun, VolumeAttribute } from './rows.ts';
 
 export type VolumeView = {
@@ -143,6 +144,8 @@ export type PlanView = {
   readonly bytes: number;
   /** What would be lost: bytes written on the secondary since the split, say. */
   readonly destroysBytes: number;
+  /** The same for each volume that would lose something, with the times of its first and last write. */
+  readonly destroys: readonly Destruction[];
 };
 
 /** A numbered event; `exists` records describe what is there, the rest what changed. */

@@ -130,6 +130,7 @@ const viewOf = (client: ConnectionReport, lane: number): ClientView => ({
   phase: client.phase,
   readOnly: client.readOnly,
   host: client.host,
+  ref: client.ref,
   lane,
   connectedAtMs: client.connectedAtMs,
   readBytes: client.readBytes,

@@ -8,6 +8,7 @@ import fs from 'node:fs';
 import net from 'node:net';
 import tls from 'node:tls';
 import { TwinvolError } from '../core/faults.ts';
+import { tcpConnectionRef, unixConnectionRef } from '../core/mount-facts.ts';
 import { NBD_PAYLOAD_BYTES_MAX } from '../core/units.ts';
 import * as nbd from '../wire/nbd-constants.ts';
 import { BLOCK_SIZES_DEFAULT } from '../wire/nbd-handshake.ts';
@@ -73,6 +74,7 @@ export class ConnectionTable {
     const connection = this.#make(id, transport, address);
     let socket: LaneSocket | null = null;
     try {
+      connection.ref = refOf(fd, transport, address);
       if (this.#all.size < CONNECTIONS_MAX) socket = LaneSocket.adopt(fd, this.#events(connection));
     } catch {
       // Whatever it is, it is no socket that can be served.
@@ -93,6 +95,7 @@ export class ConnectionTable {
       }
       this.#ownId += 1;
       const connection = this.#make(this.#ownId, transport, transport === 'unix' ? 'unix' : `${socket.remoteAddress}:${socket.remotePort}`);
+      connection.ref = refOf(fd, transport, connection.address);
       this.#start(connection, LaneSocket.stream(socket, this.#events(connection)));
     });
     server.once('error', (error: NodeJS.ErrnoException) => answer(0, error.code ?? error.message));
@@ -208,9 +211,10 @@ export class ConnectionTable {
     });
     const needsCertificate = material.caPem !== null;
     const options = { secureContext: this.#secureContext, requestCert: needsCertificate, rejectUnauthorized: needsCertificate };
-    connection.socket.startTls(options, (certificateName) => {
+    connection.socket.startTls(options, (certificate) => {
       connection.isTls = true;
-      connection.certificateName = certificateName;
+      connection.certificateName = certificate?.name ?? null;
+      connection.certificateSha256 = certificate?.sha256 ?? null;
       connection.phase = 'handshake';
       connection.negotiation?.resumeTls();
     });
@@ -309,10 +313,19 @@ export class ConnectionTable {
   }
 }
 
+/** How the other end can name the connection: by its own address, or by the inode of our end of a unix socket. */
+const refOf = (fd: number, transport: 'unix' | 'tcp', address: string): string | null => {
+  if (transport === 'unix') return fd < 0 ? null : unixConnectionRef(fs.fstatSync(fd).ino);
+  const colon = address.lastIndexOf(':');
+  const port = Number(address.slice(colon + 1));
+  return Number.isInteger(port) && colon > 0 ? tcpConnectionRef(address.slice(0, colon), port) : null;
+};
+
 const identityOf = (connection: Connection): PeerIdentity => ({
   transport: connection.isTls ? 'tls' : connection.transport,
   address: connection.address,
   certificateName: connection.certificateName,
+  certificateSha256: connection.certificateSha256,
 });
 
 /** Why the connection's time is up, or an empty string. */

@@ -59,6 +59,9 @@ export class Connection {
   socket!: LaneSocket;
   negotiation: ServerNegotiation | null;
   session: Session | null = null;
+  certificateSha256: string | null = null;
+  /** See `ConnectionReport`. */
+  ref: string | null = null;
   phase: Phase = 'handshake';
   isTls = false;
   certificateName: string | null = null;
@@ -407,7 +410,9 @@ export class Connection {
       transport: this.isTls ? 'tls' : this.transport,
       phase: this.phase === 'tls' ? 'handshake' : this.phase,
       readOnly: session?.grant.readOnly ?? false,
-      host: session?.grant.host ?? this.certificateName,
+      // A name in a certificate is no host until the engine says so.
+      host: session?.grant.host ?? null,
+      ref: this.ref,
       connectedAtMs: this.connectedAtMs,
       readBytes: this.readBytes,
       writtenBytes: this.writtenBytes,

@@ -185,7 +185,14 @@ export class Copies {
     if (!isCopying) {
       const isWhole = pair.mode === 'mirroring';
       const percent = isWhole ? 100 : Math.floor((1 - dirtyBytes.union / pair.capacityBytes) * 1000) / 10;
-      return { pointer: { region: isWhole ? regions : 0, regions, percent }, dirtyBytes, copiedBytes, rateBytesPerSecond: null, etaMs: null };
+      return {
+        pointer: { region: isWhole ? regions : 0, regions, percent },
+        dirtyBytes,
+        copiedBytes,
+        rateBytesPerSecond: null,
+        etaMs: null,
+        secondaryWritten: pair.secondaryWritten(),
+      };
     }
     const doneBytes = Math.max(0, pair.copyTotalBytes - dirtyBytes.primary);
     const percent = pair.copyTotalBytes === 0 ? 100 : Math.min(100, Math.floor((doneBytes / pair.copyTotalBytes) * 1000) / 10);
@@ -196,6 +203,7 @@ export class Copies {
       copiedBytes,
       rateBytesPerSecond: rate,
       etaMs: rate === null || rate === 0 ? null : Math.ceil((dirtyBytes.primary / rate) * 1000),
+      secondaryWritten: pair.secondaryWritten(),
     };
   }
 

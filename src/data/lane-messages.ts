@@ -36,6 +36,8 @@ export type ConnectionReport = {
   readonly phase: 'handshake' | 'transmission' | 'closing';
   readonly readOnly: boolean;
   readonly host: string | null;
+  /** The connection as the host's end can name it; null where that could not be found out. */
+  readonly ref: string | null;
   readonly connectedAtMs: number;
   readonly readBytes: number;
   readonly writtenBytes: number;

@@ -10,6 +10,7 @@ import fs from 'node:fs';
 import net from 'node:net';
 import tls from 'node:tls';
 import { systemCode } from '../core/faults.ts';
+import { type PeerCertificate, peerCertificate } from '../platform/mutual-tls.ts';
 
 export type SocketEvents = {
   /** Bytes at [start, start + length) of `buffer`; they are gone when the call returns. False: stop reading. */
@@ -83,10 +84,10 @@ export class LaneSocket {
   }
 
   /**
-   * Starts TLS on the connection; `onSecure` gets the verified certificate's common name, or null.
+   * Starts TLS on the connection; `onSecure` gets what the client's verified certificate says, or null.
    * Must be called from within `received` of the client's STARTTLS, so that no byte of the TLS handshake is lost.
    */
-  startTls(options: tls.TLSSocketOptions, onSecure: (certificateName: string | null) => void): void {
+  startTls(options: tls.TLSSocketOptions, onSecure: (certificate: PeerCertificate | null) => void): void {
     const raw = this.#socket;
     raw.removeAllListeners();
     this.#fd = -1;
@@ -96,7 +97,7 @@ export class LaneSocket {
     secure.once('secure', () => {
       const asksForCertificate = options.requestCert === true;
       if (asksForCertificate && verifyErrorOf(secure) !== null) return this.destroy('tls-unauthorized');
-      onSecure(asksForCertificate ? commonNameOf(secure) : null);
+      onSecure(asksForCertificate ? peerCertificate(secure) : null);
     });
     secure.on('data', (chunk: Buffer) => this.#events.received(chunk, 0, chunk.length));
   }
@@ -188,9 +189,4 @@ export class LaneSocket {
 const verifyErrorOf = (socket: tls.TLSSocket): Error | null => {
   const { ssl } = socket as unknown as { readonly ssl: { verifyError(): Error | null | undefined } | null };
   return ssl === null ? new Error('the connection is gone') : (ssl.verifyError() ?? null);
-};
-
-const commonNameOf = (socket: tls.TLSSocket): string | null => {
-  const subject = socket.getPeerCertificate().subject as { readonly CN?: string | string[] } | undefined;
-  return typeof subject?.CN === 'string' && subject.CN !== '' ? subject.CN : null;
 };

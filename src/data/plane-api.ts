@@ -36,7 +36,12 @@ export type PairSpec = {
   readonly dirtyRegionBytes: number;
   readonly fenceData: boolean;
   readonly pace: number;
+  /** What an earlier run knew of `PairProgress.secondaryWritten`. */
+  readonly secondaryWritten?: SecondaryWritten;
 };
+
+/** When hosts wrote on the secondary first and last since the split, milliseconds since 1970; null: nobody did, or not known. */
+export type SecondaryWritten = { readonly firstAtMs: number | null; readonly lastAtMs: number | null };
 
 /** What happens to the dirty bits at a switch, in the same closed gate. */
 export type DirtyChange =
@@ -62,6 +67,7 @@ export type PairProgress = {
   readonly copiedBytes: number;
   readonly rateBytesPerSecond: number | null;
   readonly etaMs: number | null;
+  readonly secondaryWritten: SecondaryWritten;
 };
 
 /** Who is at the other end of an NBD connection, as far as it has proved it. */
@@ -70,6 +76,8 @@ export type PeerIdentity = {
   readonly address: string;
   /** Common name of a verified client certificate, or null. */
   readonly certificateName: string | null;
+  /** SHA-256 of that certificate, hex, or null. */
+  readonly certificateSha256: string | null;
 };
 
 export type ExportGrant = {

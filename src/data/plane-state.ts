@@ -10,9 +10,10 @@ import { BitmapFile, type BitmapLoad } from '../store/bitmap-file.ts';
 import { pagesOf } from '../wire/bitmap-page.ts';
 import { FAULT_COUNTER_WORDS } from './fault-rules.ts';
 import { tryLockWord, unlockWord } from './intents.ts';
-import type { DirtyChange, PairMode, PairSpec, VolumeSpec } from './plane-api.ts';
+import type { DirtyChange, PairMode, PairSpec, SecondaryWritten, VolumeSpec } from './plane-api.ts';
 import {
-  intentExtents, MODE, PAIR, pairBlock, type PairBlock, pairBlockBytes, SLOT_MAIN, VOLUME, volumeBlock, type VolumeBlock, volumeBlockBytes,
+  intentExtents, MODE, PAIR, pairBlock, type PairBlock, pairBlockBytes, SLOT_MAIN, TIME_UNKNOWN_S, VOLUME, volumeBlock,
+  type VolumeBlock, volumeBlockBytes,
 } from './shared-memory.ts';
 import type { FaultSpec, PairMessage, VolumeMessage } from './worker-volumes.ts';
 
@@ -275,6 +276,24 @@ export class PairState {
     const both = right === 0 ? left : left === 0 ? right : countUnion(primary, secondary);
     const cap = (regions: number): number => Math.min(this.capacityBytes, regions * bytes);
     return { primary: cap(left), secondary: cap(right), union: cap(both) };
+  }
+
+  /** Takes over what an earlier run knew; what is not known of bytes that are dirty is marked so. */
+  recoverSecondaryTimes(known: SecondaryWritten | undefined): void {
+    const { words, secondary } = this.block;
+    if (countSet(secondary) === 0) return;
+    const secondsOf = (atMs: number | null | undefined): number => (typeof atMs === 'number' ? Math.floor(atMs / 1000) : TIME_UNKNOWN_S);
+    words[PAIR.SECONDARY_FIRST_S] = secondsOf(known?.firstAtMs);
+    words[PAIR.SECONDARY_LAST_S] = secondsOf(known?.lastAtMs);
+  }
+
+  secondaryWritten(): SecondaryWritten {
+    const { words } = this.block;
+    const timeOf = (seconds: number): number | null => (seconds <= TIME_UNKNOWN_S ? null : seconds * 1000);
+    return {
+      firstAtMs: timeOf(Atomics.load(words, PAIR.SECONDARY_FIRST_S)),
+      lastAtMs: timeOf(Atomics.load(words, PAIR.SECONDARY_LAST_S)),
+    };
   }
 
   copiedBytes(): number {

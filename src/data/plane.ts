@@ -190,6 +190,7 @@ class Plane extends EventEmitter<PlaneEvents> implements DataPlane {
       // Nobody else knows the pair yet, so its files are this call's alone.
       recovered = pair.addIntents(primary.intents, 'primary') + pair.addIntents(secondary.intents, 'secondary');
       if (recovered > 0) pair.persist();
+      pair.recoverSecondaryTimes(spec.secondaryWritten);
     }
     this.#roster.addPair(pair);
     await this.#tellPair(pair, primary, secondary);

@@ -62,7 +62,7 @@ export const PAIR = {
   /** Bytes copied, low and high word. */
   COPIED_LOW: 6,
   COPIED_HIGH: 7,
-  /** Seconds since 1970 of the first and the last host write on the secondary since the split; 0 none. */
+  /** Seconds since 1970 of the first and the last host write on the secondary since the split; 0 none, 1 not known. */
   SECONDARY_FIRST_S: 8,
   SECONDARY_LAST_S: 9,
   /** 1: the secondary failed under fence level `data`: host writes fail until the engine switches the mode. */
@@ -73,6 +73,9 @@ export const PAIR = {
   SYNC_FAILURES: 12,
   HEADER_WORDS: 32,
 } as const;
+
+/** There was a host write on the secondary, at a time that nobody knows any more. */
+export const TIME_UNKNOWN_S = 1;
 
 export const MODE = { idle: 0, copying: 1, restoring: 2, mirroring: 3, tracking: 4 } as const;
 export type ModeNumber = (typeof MODE)[keyof typeof MODE];

@@ -5,7 +5,9 @@
  * (`VolumeRef`). Every method that changes something takes `plan: true`, then does nothing and returns a `PlanView`.
  * Errors are `TwinvolError` with a stable code.
  */
-import type { DeviceSettings, FenceLevel, GroupRow, VolumeAttribute } from '../core/rows.ts';
+import type { AuditRecord } from '../core/audit.ts';
+import type { CertificateView, HostView, InquiryView, MountView } from '../core/host-views.ts';
+import type { DeviceSettings, FenceLevel, GroupRow, HostAccess, VolumeAttribute } from '../core/rows.ts';
 import type { CandidateView, ClientView, EventView, PairView, PlanView, StatusView, VolumeView } from '../core/views.ts';
 import type { PairState } from '../core/rows.ts';
 
@@ -37,6 +39,8 @@ export type Consent = {
   /** Findings that are overridden: `mounted:HOST`, `open:HOST`, `no-answer:HOST`, `client:ID`. */
   readonly overrides?: readonly string[];
   readonly reason?: string;
+  /** Who decides, as the caller says; goes to the audit record. */
+  readonly by?: string;
 };
 export type PairCommandInput = Planned & PairRef & { readonly consent?: Consent; readonly pace?: number };
 export type PairReleaseInput = PairCommandInput & { readonly then?: VolumeAttribute };
@@ -70,6 +74,18 @@ export type FaultRule = {
   readonly expired: boolean;
 };
 export type FaultAddInput = { readonly volume: VolumeRef } & Partial<Omit<FaultRule, 'id' | 'volume' | 'hits' | 'expired'>>;
+
+export type HostAddInput = Planned & { readonly name: string; /** Issue a certificate as well. */ readonly certificate?: boolean };
+export type HostAdded = {
+  readonly host: HostView;
+  /** The enrolment token: shown here and never again. */
+  readonly token: string;
+  readonly certificate: CertificateView | null;
+};
+export type HostCertified = { readonly host: HostView; readonly certificate: CertificateView | null };
+export type GrantInput = Planned & { readonly volume: VolumeRef; readonly host: string; readonly access: HostAccess };
+/** `since`: records after that number; `limit`: at most so many, the oldest first. */
+export type AuditInput = { readonly since?: number; readonly limit?: number };
 
 export interface Engine {
   status(): StatusView;
@@ -110,6 +126,25 @@ export interface Engine {
   groupRemove(input: Planned & { readonly name: string } & Partial<PairRef>): Promise<GroupRow | PlanView | null>;
   groupList(): readonly GroupRow[];
   groupSplit(input: Planned & { readonly name: string } & Scheduled): Promise<readonly PairView[] | PlanView>;
+
+  groupResync(
+    input: Planned & { readonly name: string; readonly pace?: number; readonly consent?: Consent },
+  ): Promise<readonly PairView[] | PlanView>;
+
+  hostAdd(input: HostAddInput): Promise<HostAdded | PlanView>;
+  hostList(): Promise<readonly HostView[]>;
+  hostShow(name: string): Promise<HostView>;
+  hostRemove(input: Planned & { readonly name: string }): Promise<HostView | PlanView>;
+  /** `replace`: the certificates of before prove nothing any more. */
+  hostIssue(input: { readonly name: string; readonly replace?: boolean }): Promise<HostCertified>;
+  hostTrust(input: { readonly name: string; readonly certificatePem: string; readonly replace?: boolean }): Promise<HostCertified>;
+  grant(input: GrantInput): Promise<HostView | PlanView>;
+  revoke(input: Planned & { readonly volume: VolumeRef; readonly host: string }): Promise<HostView | PlanView>;
+  /** What the hosts said last, with its age. */
+  mounts(input?: { readonly volume?: VolumeRef }): readonly MountView[];
+  /** Asks the hosts of a volume now, and changes nothing. */
+  inquiry(volume: VolumeRef): Promise<InquiryView>;
+  audit(input?: AuditInput): Promise<readonly AuditRecord[]>;
 
   clientList(): Promise<readonly ClientView[]>;
   clientEnd(input: { readonly id: number }): Promise<ClientView>;

@@ -8,14 +8,19 @@
  * commands end, the connections are drained, copies stop at a durable bitmap, and the store is told that it was in order.
  */
 import type { Logger } from 'pino';
+import type { AuditRecord } from '../core/audit.ts';
 import { TwinvolError } from '../core/faults.ts';
-import type { DeviceSettings, GroupRow } from '../core/rows.ts';
+import type { HostView, InquiryView, MountView } from '../core/host-views.ts';
+import type { DeviceSettings, GroupRow, TableOp } from '../core/rows.ts';
 import type { CandidateView, ClientView, EventView, PairView, PlanView, StatusView, VolumeView } from '../core/views.ts';
 import type {
+  AuditInput,
   Consent,
   Engine,
   FaultAddInput,
   FaultRule,
+  HostAdded,
+  HostCertified,
   PairCommandInput,
   PairCreateInput,
   PairRef,
@@ -32,6 +37,9 @@ import type { DeviceContext } from './context.ts';
 import type { DeviceParts } from './device-parts.ts';
 import { FaultCommands } from './fault-commands.ts';
 import { GroupCommands } from './group-commands.ts';
+import { GroupResync } from './group-resync.ts';
+import { HostCommands } from './host-commands.ts';
+import { InquiryCommands } from './inquiry-commands.ts';
 import { PairCommands } from './pair-commands.ts';
 import { PairCreate } from './pair-create.ts';
 import { verifyPair } from './pair-verify.ts';
@@ -53,6 +61,9 @@ export class DeviceEngine implements Engine {
   readonly #create: PairCreate;
   readonly #pairs: PairCommands;
   readonly #groups: GroupCommands;
+  readonly #groupResync: GroupResync;
+  readonly #hosts: HostCommands;
+  readonly #inquiries: InquiryCommands;
   readonly #scheduled: ScheduledSplits;
   readonly #faults: FaultCommands;
   readonly #clients: ClientCommands;
@@ -76,6 +87,9 @@ export class DeviceEngine implements Engine {
     this.#groups = new GroupCommands(context, shell, this.#pairs);
     this.#scheduled = new ScheduledSplits(context, this.#pairs, this.#groups);
     this.#scheduled.look();
+    this.#groupResync = new GroupResync(context, shell);
+    this.#hosts = new HostCommands(context);
+    this.#inquiries = new InquiryCommands(context);
     this.#clients = new ClientCommands(context);
     this.#settings = new SettingsCommands(context);
     this.#report = new StatusReport(parts);
@@ -169,6 +183,44 @@ export class DeviceEngine implements Engine {
     return this.#do(() => (atMs === undefined ? this.#groups.split(input) : this.#scheduled.group({ ...input, atMs })));
   }
 
+  groupResync(input: Input<'groupResync'>): Promise<readonly PairView[] | PlanView> {
+    return this.#do(() => this.#groupResync.run(input));
+  }
+
+  hostAdd(input: Input<'hostAdd'>): Promise<HostAdded | PlanView> {
+    return this.#do(() => this.#hosts.add(input));
+  }
+  hostList(): Promise<readonly HostView[]> {
+    return this.#do(() => this.#hosts.list());
+  }
+  hostShow(name: string): Promise<HostView> {
+    return this.#do(() => this.#hosts.show(name));
+  }
+  hostRemove(input: Input<'hostRemove'>): Promise<HostView | PlanView> {
+    return this.#do(() => this.#hosts.remove(input));
+  }
+  hostIssue(input: Input<'hostIssue'>): Promise<HostCertified> {
+    return this.#do(() => this.#hosts.issue(input));
+  }
+  hostTrust(input: Input<'hostTrust'>): Promise<HostCertified> {
+    return this.#do(() => this.#hosts.trust(input));
+  }
+  grant(input: Input<'grant'>): Promise<HostView | PlanView> {
+    return this.#do(() => this.#hosts.grant(input));
+  }
+  revoke(input: Input<'revoke'>): Promise<HostView | PlanView> {
+    return this.#do(() => this.#hosts.revoke(input));
+  }
+  mounts(input: { readonly volume?: VolumeRef } = {}): readonly MountView[] {
+    return this.#inquiries.mounts(input.volume);
+  }
+  inquiry(volume: VolumeRef): Promise<InquiryView> {
+    return this.#do(() => this.#inquiries.ask(volume));
+  }
+  audit(input: AuditInput = {}): Promise<readonly AuditRecord[]> {
+    return this.#do(() => this.#inquiries.audit(input));
+  }
+
   clientList(): Promise<readonly ClientView[]> {
     return this.#do(() => this.#clients.list());
   }
@@ -216,7 +268,7 @@ export class DeviceEngine implements Engine {
 
   async #close(): Promise<void> {
     const { policy, shell, happenings } = this.#parts;
-    const { plane, regions, store, events, pairs } = this.#context;
+    const { plane, regions, store, events, pairs, audit } = this.#context;
     this.#log.info({ store: store.directory }, 'stopping');
     this.#stop.abort(stopping());
     policy.stop();
@@ -231,12 +283,29 @@ export class DeviceEngine implements Engine {
       isClean = false;
       this.#log.error({ err: error }, 'the data plane did not end in order; the next start resyncs what may differ');
     }
+    await this.#recordWriteTimes();
     try {
       await regions.close();
     } finally {
       events.close();
+      await audit.close();
       await store.close({ clean: isClean });
       this.#log.info({ isClean }, 'stopped');
+    }
+  }
+
+  /** When split secondaries were written on, for the warnings of the next run. What cannot be recorded is not known then. */
+  async #recordWriteTimes(): Promise<void> {
+    const { plane, store, pairs } = this.#context;
+    try {
+      const ops = pairs.rows().flatMap((row): TableOp[] => {
+        const { secondaryWritten } = plane.pairProgress(row.id);
+        const isNews = secondaryWritten.firstAtMs !== null || secondaryWritten.lastAtMs !== null;
+        return row.state === 'split' && isNews ? [{ op: 'pair-put', row: { ...row, secondaryWritten } }] : [];
+      });
+      if (ops.length > 0) await store.commit(ops);
+    } catch (error) {
+      this.#log.warn({ err: error }, 'the times of writes on split secondaries could not be recorded');
     }
   }
 }

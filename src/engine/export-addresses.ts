@@ -2,31 +2,99 @@
  * Where the exports are to be found: the sockets that the data plane listens on, as NBD URIs.
  *
  * A volume's URI is the first of these: the unix socket where there is one, since it needs no port and no certificate.
+ * Hosts may use other words for the same place: a socket that listens on every address is reached by each of this
+ * machine's, and behind a translator by names that only the operator knows (`advertised`). A host's agent recognises a
+ * use by these words, so all of them go into an inquiry. (Connections that it does not recognise are still seen here.)
  */
+import { hostname, networkInterfaces } from 'node:os';
 import { formatNbdUri } from '../wire/nbd-uri.ts';
 import type { NbdUri } from '../wire/nbd-uri.ts';
 
-export class ExportAddresses {
-  #endpoints: readonly Pick<NbdUri, 'tls' | 'where'>[] = [];
+type Endpoint = Pick<NbdUri, 'tls' | 'where'>;
+type TcpWhere = Extract<NbdUri['where'], { kind: 'tcp' }>;
+export type TcpPlace = { readonly host: string; readonly port: number };
 
-  /** Called once, when the data plane listens. */
-  set(endpoints: readonly Pick<NbdUri, 'tls' | 'where'>[]): void {
-    this.#endpoints = endpoints;
+/** Addresses of this machine come and go; they are looked at again after this time. */
+const LOOK_MS = 5000;
+/** Places that an inquiry names at most; each comes twice, by the volume's name and by its number. */
+export const PLACES_MAX: number = 100;
+const EVERYWHERE: ReadonlySet<string> = new Set(['0.0.0.0', '::', '']);
+
+export class ExportAddresses {
+  readonly #localAddresses: () => readonly string[];
+  #endpoints: readonly Endpoint[] = [];
+  #advertised: readonly TcpPlace[] = [];
+  #places: readonly Endpoint[] = [];
+  #lookedAtMs = Number.NEGATIVE_INFINITY;
+  #generation = 0;
+
+  /** @param localAddresses names and addresses of this machine; by default as its interfaces have them */
+  constructor(localAddresses: () => readonly string[] = addressesOfThisMachine) {
+    this.#localAddresses = localAddresses;
   }
 
-  /** URIs of an export, one for each socket; the first is the preferred one. */
+  /**
+   * Called once, when the data plane listens.
+   * @param advertised further names and ports under which hosts reach the TCP socket
+   */
+  set(endpoints: readonly Endpoint[], advertised: readonly TcpPlace[] = []): void {
+    this.#endpoints = endpoints;
+    this.#advertised = advertised;
+    this.#lookedAtMs = Number.NEGATIVE_INFINITY;
+  }
+
+  /** Rises whenever `urisOf` gives other places than before. */
+  get generation(): number {
+    this.#look();
+    return this.#generation;
+  }
+
+  /** URIs of an export: every place under which hosts reach it. */
   urisOf(exportName: string): readonly string[] {
-    return this.#endpoints.map((endpoint) => formatNbdUri({ ...endpoint, exportName }));
+    this.#look();
+    return this.#places.map((place) => formatNbdUri({ ...place, exportName }));
   }
 
   /** The preferred URI; empty while nothing listens. */
   uriOf(exportName: string): string {
     const [preferred] = this.#endpoints;
-    return preferred === undefined ? '' : formatNbdUri({ ...preferred, exportName });
+    if (preferred === undefined) return '';
+    const { where } = preferred;
+    const [named] = this.#advertised;
+    const best = where.kind === 'tcp' && named !== undefined ? { ...where, ...named } : where;
+    return formatNbdUri({ ...preferred, where: best, exportName });
   }
 
   /** The sockets without an export, for `status`. */
   bases(): readonly string[] {
-    return this.urisOf('');
+    return this.#endpoints.map((endpoint) => formatNbdUri({ ...endpoint, exportName: '' }));
+  }
+
+  #look(): void {
+    const atMs = performance.now();
+    if (atMs - this.#lookedAtMs < LOOK_MS) return;
+    this.#lookedAtMs = atMs;
+    const places = this.#endpoints.flatMap((endpoint) => this.#placesOf(endpoint)).slice(0, PLACES_MAX);
+    if (JSON.stringify(places) === JSON.stringify(this.#places)) return;
+    this.#places = places;
+    this.#generation += 1;
+  }
+
+  #placesOf(endpoint: Endpoint): readonly Endpoint[] {
+    const { where, tls } = endpoint;
+    if (where.kind !== 'tcp') return [endpoint];
+    const own = EVERYWHERE.has(where.host) ? this.#localAddresses().filter((host) => isReached(host, where)) : [where.host];
+    const places = [...this.#advertised, ...own.map((host) => ({ host, port: where.port }))];
+    const unique = new Map(places.map((place) => [`${place.host} ${place.port}`, place]));
+    return [...unique.values()].map(({ host, port }) => ({ tls, where: { ...where, host, port } }));
   }
 }
+
+/** An IPv4 socket takes no IPv6; one on `::` takes both. */
+const isReached = (host: string, where: TcpWhere): boolean => where.host !== '0.0.0.0' || !host.includes(':');
+
+/** Link-local addresses need a zone, which is another one on each host; they are left out. */
+const addressesOfThisMachine = (): readonly string[] => {
+  const addresses = Object.values(networkInterfaces()).flatMap((list) => (list ?? []).map(({ address }) => address));
+  return [...addresses.filter((address) => !/^fe[89ab]/i.test(address)), hostname(), 'localhost'];
+};

@@ -7,10 +7,12 @@
  * - A volume of the pool that is in no pair is exported read-write like any other, so that people can look at it and
  *   prepare it; the inquiry before a pair is formed finds who still uses it.
  * - With `exportsFollowGrants` a volume that the peer's host was not granted does not exist for it: not in the list,
- *   and its error is that of a name that nobody has.
+ *   and its error is that of a name that nobody has. A host proves itself by a certificate that was bound to it; whoever
+ *   is let into the unix socket (mode 0600) without one is the device's own user, and has every volume.
  */
-import type { HostRow, PairRow, VolumeRow } from '../core/rows.ts';
-import { accessOf } from '../core/host-access.ts';
+import type { PairRow, VolumeRow } from '../core/rows.ts';
+import type { Caller } from '../core/host-access.ts';
+import { callerAccess, isCertificateOf } from '../core/host-access.ts';
 import { formatSize } from '../core/units.ts';
 import type { Tables } from '../core/tables.ts';
 import type { ExportGrant, ExportPolicy, ExportRefusal, PeerIdentity } from '../data/plane-api.ts';
@@ -34,8 +36,8 @@ export class DeviceExportPolicy implements ExportPolicy {
   find(exportName: string, peer: PeerIdentity): ExportGrant | ExportRefusal {
     if (this.#isStopping) return { refused: 'shutdown', message: 'the device is stopping' };
     const volume = this.#tables.findVolume(exportName);
-    const host = this.#hostOf(peer);
-    const access = volume === undefined ? null : accessOf(host, volume.number, this.#tables.settings);
+    const caller = this.#callerOf(peer);
+    const access = volume === undefined ? null : callerAccess(caller, volume.number, this.#tables.settings);
     if (volume === undefined || access === null) return { refused: 'unknown', message: `there is no export "${exportName}"` };
     const pair = this.#pairs.ofSecondary(volume.number);
     const isServing = pair === undefined || pair.state === 'split';
@@ -44,22 +46,24 @@ export class DeviceExportPolicy implements ExportPolicy {
       volume: volume.number,
       readOnly: !isServing || access === 'ro',
       description: describe(volume),
-      host: host?.name ?? null,
+      host: caller.host?.name ?? null,
       dirty: this.#dirtyOf(volume.number, pair),
     };
   }
 
   list(peer: PeerIdentity): ReadonlyArray<{ readonly name: string; readonly description: string }> {
     if (this.#isStopping) return [];
-    const host = this.#hostOf(peer);
+    const caller = this.#callerOf(peer);
     return this.#tables
       .volumes()
-      .filter((volume) => accessOf(host, volume.number, this.#tables.settings) !== null)
+      .filter((volume) => callerAccess(caller, volume.number, this.#tables.settings) !== null)
       .map((volume) => ({ name: volume.name, description: describe(volume) }));
   }
 
-  #hostOf(peer: PeerIdentity): HostRow | null {
-    return peer.certificateName === null ? null : (this.#tables.host(peer.certificateName) ?? null);
+  #callerOf({ transport, certificateName, certificateSha256 }: PeerIdentity): Caller {
+    const named = certificateName === null ? undefined : this.#tables.host(certificateName);
+    const isProved = named !== undefined && certificateSha256 !== null && isCertificateOf(named, certificateSha256);
+    return { host: isProved ? named : null, transport };
   }
 
   /**

@@ -4,7 +4,9 @@
  * The engine holds the volumes, then calls the gate, then goes on or gives up; so what the gate finds cannot go stale
  * in between. The gate finds out who uses the volumes and decides with the operator's consent; it changes nothing.
  */
+import type { InquiryView } from '../core/host-views.ts';
 import type { Destruction } from '../core/inquiry-text.ts';
+import type { VolumeRow } from '../core/rows.ts';
 import type { Consent } from './api.ts';
 
 export type InquiryTargetVolume = {
@@ -23,12 +25,22 @@ export type InquiryRequest = {
   readonly consent?: Consent;
 };
 
+/** The leave to go on. */
+export type Permit = {
+  /** To be called when the command has been carried out, or has failed with `error`: for the audit record. */
+  ended(error: unknown): Promise<void>;
+};
+
 export interface InquiryGate {
   /**
-   * Returns if nobody uses the volumes, or the operator's consent covers everything that was found.
-   * @throws TwinvolError `MOUNTED`, `NO_ANSWER` (findings and a token in its details), `CONSENT_VOID`, `USAGE`
+   * Returns if nobody uses the volumes, or the operator's consent covers everything that was found; the decision is on
+   * record by then.
+   * @throws TwinvolError `MOUNTED`, `NO_ANSWER` (findings and a token in its details), `CONSENT_VOID`, `USAGE`; `STORE_FULL`
+   * or `STORE_IO` when the decision could not be recorded
    */
-  check(request: InquiryRequest): Promise<void>;
+  check(request: InquiryRequest): Promise<Permit>;
+  /** Asks now, and decides nothing. */
+  look(volume: VolumeRow): Promise<InquiryView>;
   /** Names of the hosts that would be asked, for a plan. */
   hostsFor(volumes: readonly number[]): readonly string[];
 }

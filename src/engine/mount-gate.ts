@@ -4,73 +4,128 @@
  *
  * The verdict, the token that binds a consent to what was shown, and the overrides are pure code (`core/inquiry.ts`,
  * `core/consent.ts`). Without somebody who asks, a known host is one that was not asked, and that is a finding like
- * silence. Every refusal is a warning event, and every decision against a finding is recorded.
+ * silence. Order: ask, look at the connections last, verdict, decision, audit record; the caller holds the volumes before
+ * and ends the connections after. Every refusal is a warning event.
+ *
+ * A token is good once: what it is bound to includes this run of the engine and how often one was used on the volumes.
  */
+import { randomBytes } from 'node:crypto';
 import { decideConsent } from '../core/consent.ts';
-import type { Decision } from '../core/consent.ts';
+import type { ConsentScope, Decision } from '../core/consent.ts';
 import type { EventLog } from '../core/event-log.ts';
 import { TwinvolError } from '../core/faults.ts';
 import { hostsReaching } from '../core/host-access.ts';
+import type { AnswerView, InquiryView } from '../core/host-views.ts';
 import type { Asked } from '../core/inquiry-round.ts';
+import { factText, printable } from '../core/inquiry-text.ts';
 import { verdictOf } from '../core/inquiry.ts';
-import type { LiveConnection } from '../core/inquiry.ts';
+import type { LiveConnection, Verdict } from '../core/inquiry.ts';
 import type { HostAnswer, InquiryTarget } from '../core/mount-facts.ts';
+import type { VolumeRow } from '../core/rows.ts';
 import type { Tables } from '../core/tables.ts';
 import type { ClientView } from '../core/views.ts';
-import type { InquiryGate, InquiryRequest } from './inquiry-gate.ts';
-
-/** Whoever can ask the hosts' agents. One answer for each host and volume asked; never rejects. */
-export interface HostAsker {
-  ask(input: { readonly targets: readonly InquiryTarget[]; readonly asked: readonly Asked[] }): Promise<readonly HostAnswer[]>;
-}
+import type { HostAsker } from './agent-desk.ts';
+import type { AuditTrail, Inquired } from './audit-trail.ts';
+import type { InquiryGate, InquiryRequest, Permit } from './inquiry-gate.ts';
 
 export type MountGateOptions = {
   readonly tables: Tables;
   readonly clients: () => Promise<readonly ClientView[]>;
-  /** URIs under which hosts reach an export. */
-  readonly urisOf: (exportName: string) => readonly string[];
+  /** A volume as hosts are asked about it. */
+  readonly targetOf: (volume: Pick<VolumeRow, 'number' | 'name'>) => InquiryTarget;
   readonly events: EventLog;
+  readonly audit: AuditTrail;
   /** Absent: nobody is asked, and every known host is one that did not answer. */
   readonly asker?: HostAsker;
 };
+
+type Found = { readonly inquiry: number; readonly verdict: Verdict; readonly hosts: readonly string[]; readonly answers: readonly AnswerView[] };
 
 const liveConnection = (client: ClientView): LiveConnection => ({
   id: client.id,
   volume: client.volume?.number ?? null,
   host: client.host,
   peer: client.peer,
-  refs: client.transport === 'unix' ? [] : [`tcp:${client.peer}`],
+  refs: client.ref === null ? [] : [client.ref],
 });
+
+/** What a host said about a volume, in lines for people. */
+const answerView = (answer: HostAnswer, target: InquiryTarget): AnswerView => {
+  const { host } = answer;
+  const volume = { number: target.volume, name: target.name };
+  if (answer.outcome === 'no-answer') {
+    return { host, volume, outcome: 'no-answer', texts: [printable(answer.text)], reason: answer.reason, afterMs: null };
+  }
+  const texts = answer.facts.map((fact) => factText(host, target.name, fact));
+  return { host, volume, outcome: 'answered', texts, reason: null, afterMs: Math.round(answer.afterMs) };
+};
 
 export class MountGate implements InquiryGate {
   readonly #options: MountGateOptions;
+  /** Tokens of an earlier run are void. */
+  readonly #run = randomBytes(8).toString('hex');
+  /** How often a token was used on a volume. */
+  readonly #uses = new Map<number, number>();
 
   constructor(options: MountGateOptions) {
     this.#options = options;
   }
 
-  async check(request: InquiryRequest): Promise<void> {
-    const { asker, clients, urisOf } = this.#options;
-    const targets = request.targets.map(({ number, name }) => ({
-      volume: number,
-      name,
-      uris: [...urisOf(name), ...urisOf(String(number))],
-    }));
-    const asked = this.#askedAbout(targets.map((target) => target.volume));
-    const answers = asker === undefined || asked.length === 0 ? [] : await asker.ask({ targets, asked });
-    // Looked at last: a connection that came while the hosts were asked is evidence too.
-    const connections = (await clients()).filter((client) => client.phase !== 'closing').map(liveConnection);
-    const verdict = verdictOf({ targets, asked, answers, connections });
-    const scope = { command: request.command, volumes: targets.map((target) => target.volume), generation: request.generation };
+  async check(request: InquiryRequest): Promise<Permit> {
+    const { audit } = this.#options;
+    const { command, targets, consent = {} } = request;
+    const { inquiry, verdict } = await this.#ask(command, targets);
+    const inquired: Inquired = { inquiry, command, destroys: targets.map((target) => target.destroys), by: consent.by ?? null };
+    let decision: Decision;
     try {
-      this.#record(request, decideConsent(scope, verdict, request.consent ?? {}));
+      decision = decideConsent(this.#scope(request), verdict, consent);
     } catch (error) {
+      await audit.refused(inquired, error, verdict.findings, consent.reason ?? null);
       throw this.#refused(request, error);
     }
+    await audit.decided(inquired, decision);
+    this.#tell(request, decision, inquiry);
+    return { ended: (error) => audit.ended(inquiry, error) };
+  }
+
+  async look(volume: VolumeRow): Promise<InquiryView> {
+    const { number, name } = volume;
+    const startedMs = performance.now();
+    const command = `inquiry ${name}`;
+    const { inquiry, verdict, hosts, answers } = await this.#ask(command, [volume]);
+    const tookMs = Math.round(performance.now() - startedMs);
+    await this.#options.audit.looked({ inquiry, command, destroys: [], by: null }, verdict.findings);
+    const { findings, clear } = verdict;
+    return { inquiry, volume: { number, name }, clear, hosts, answers, findings, warnings: findings.map(({ text }) => text), tookMs };
   }
 
   hostsFor(volumes: readonly number[]): readonly string[] {
     return this.#askedAbout(volumes).map(({ host }) => host);
+  }
+
+  async #ask(command: string, volumes: ReadonlyArray<Pick<VolumeRow, 'number' | 'name'>>): Promise<Found> {
+    const { asker, audit, clients, tables, targetOf } = this.#options;
+    const targets = volumes.map(targetOf);
+    const asked = this.#askedAbout(targets.map((target) => target.volume));
+    const hosts = asked.map(({ host }) => host);
+    const names = targets.map(({ volume, name }) => ({ number: volume, name }));
+    const inquiry = audit.asked(command, names, hosts);
+    const deadlineMs = tables.settings.inquiryDeadlineMs;
+    const said = asker === undefined || asked.length === 0 ? [] : await asker.ask({ targets, asked, deadlineMs });
+    // Looked at last: a connection that came while the hosts were asked is evidence too.
+    const connections = (await clients()).filter((client) => client.phase !== 'closing').map(liveConnection);
+    const answers = said.flatMap((answer) => {
+      const target = targets.find(({ volume }) => volume === answer.volume);
+      return target === undefined ? [] : [answerView(answer, target)];
+    });
+    audit.answered(inquiry, answers);
+    return { inquiry, verdict: verdictOf({ targets, asked, answers: said, connections }), hosts, answers };
+  }
+
+  #scope({ command, targets, generation }: InquiryRequest): ConsentScope {
+    const volumes = targets.map((target) => target.number);
+    const uses = volumes.map((volume) => this.#uses.get(volume) ?? 0).join(',');
+    return { command, volumes, generation: `${generation} ${this.#run} ${uses}`, destructions: targets.map((target) => target.destroys) };
   }
 
   #askedAbout(volumes: readonly number[]): readonly Asked[] {
@@ -83,22 +138,17 @@ export class MountGate implements InquiryGate {
     return [...volumesOf].map(([host, reached]) => ({ host, volumes: reached }));
   }
 
-  #record(request: InquiryRequest, decision: Decision): void {
-    if (decision.kind === 'clear') return;
-    this.#options.events.append('notice', 'inquiry', decision.token, {
-      command: request.command,
-      decision: decision.kind,
-      findings: decision.findings,
-      overrides: decision.overrides,
-      reason: decision.reason,
-    });
+  #tell({ command, targets }: InquiryRequest, decision: Decision, inquiry: number): void {
+    const { kind, token, findings, overrides, reason } = decision;
+    if (kind === 'clear') return;
+    for (const { number } of targets) this.#uses.set(number, (this.#uses.get(number) ?? 0) + 1);
+    this.#options.events.append('notice', 'inquiry', token, { command, decision: kind, findings, overrides, reason, inquiry });
   }
 
-  /** The error with what would be destroyed beside what was found, which is what the operator decides about. */
+  /** The error with the command beside what was found and what would be destroyed, which is what the operator decides about. */
   #refused(request: InquiryRequest, error: unknown): unknown {
     if (!(error instanceof TwinvolError) || error.code === 'USAGE') return error;
-    const destroys = request.targets.map((target) => target.destroys);
-    const details = { ...error.details, command: request.command, destroys };
+    const details = { ...error.details, command: request.command };
     this.#options.events.append('warning', 'inquiry', request.command, { code: error.code, message: error.message, ...details });
     return new TwinvolError(error.code, error.message, { remedy: error.remedy, details, cause: error });
   }

@@ -10,17 +10,21 @@ import { openDataPlane } from '../data/plane.ts';
 import type { DataPlaneOptions } from '../data/plane.ts';
 import type { DataPlane, ListenOptions } from '../data/plane-api.ts';
 import { HolePuncher } from '../platform/hole-punch.ts';
+import { AuditFile } from '../store/audit-file.ts';
 import { openStore } from '../store/store.ts';
 import type { Store } from '../store/store.ts';
 import { parseNbdUri } from '../wire/nbd-uri.ts';
+import type { AgentDesk, CertificateDesk, HostDirectory } from './agent-desk.ts';
+import { AuditTrail } from './audit-trail.ts';
 import type { DeviceContext } from './context.ts';
 import { DeviceEngine } from './device.ts';
 import { ExportAddresses } from './export-addresses.ts';
+import type { TcpPlace } from './export-addresses.ts';
 import { DeviceExportPolicy } from './export-policy.ts';
 import { Happenings } from './happenings.ts';
+import { TableDirectory } from './host-directory.ts';
 import type { InquiryGate } from './inquiry-gate.ts';
 import { MountGate } from './mount-gate.ts';
-import type { HostAsker } from './mount-gate.ts';
 import { ObjectLocks } from './object-locks.ts';
 import { PairBook } from './pair-book.ts';
 import { PairShell } from './pair-shell.ts';
@@ -45,8 +49,12 @@ export type EngineOptions = {
   readonly log?: Logger;
   /** Path of the control socket, for `status`. */
   readonly controlPath?: string;
-  /** Who asks the hosts' agents before content is overwritten. Live NBD connections are evidence in any case. */
-  readonly asker?: HostAsker;
+  /** Further addresses under which hosts reach the TCP socket, behind a translator or by name: `HOST` or `HOST:PORT`. */
+  readonly advertise?: readonly string[];
+  /** Who speaks with the hosts' agents. Without it nobody is asked; live NBD connections are evidence in any case. */
+  readonly desk?: (directory: HostDirectory) => AgentDesk;
+  /** Who issues certificates for hosts. */
+  readonly certificates?: CertificateDesk;
   readonly nowMs?: () => number;
   /** For tests that drive the engine by made-up events. */
   readonly openPlane?: (options: DataPlaneOptions) => Promise<DataPlane>;
@@ -96,16 +104,24 @@ const assemble = async ({ options, store, log, listen, undo }: Assembly): Promis
     ...(options.lanes === undefined ? {} : { lanes: options.lanes }),
   });
   undo.push(() => plane.close());
+  const audit = await openAudit(store, log, nowMs);
+  undo.push(() => audit.close());
   const addresses = new ExportAddresses();
+  const directory = new TableDirectory(tables, addresses, events);
+  const desk = options.desk?.(directory) ?? null;
   const views = new Views(tables, plane, pairs, addresses);
   const gate: InquiryGate = new MountGate({
     tables,
     clients: () => plane.clients(),
-    urisOf: (name) => addresses.urisOf(name),
+    targetOf: (volume) => directory.target(volume),
     events,
-    ...(options.asker === undefined ? {} : { asker: options.asker }),
+    audit,
+    ...(desk === null ? {} : { asker: desk }),
   });
-  const context: DeviceContext = { store, plane, log, events, locks: new ObjectLocks(), pairs, regions, gate, views, nowMs };
+  const context: DeviceContext = {
+    ...{ store, plane, log, events, locks: new ObjectLocks(), pairs, regions, gate, views, nowMs },
+    ...{ audit, directory, desk, certificates: options.certificates ?? null },
+  };
   const shell = new PairShell(context);
   const happenings = new Happenings(context, shell);
   undo.push(async () => {
@@ -115,7 +131,12 @@ const assemble = async ({ options, store, log, listen, undo }: Assembly): Promis
   happenings.listen();
   const recoveryBytes = await recoverDevice(context, shell);
   const bases = await plane.listen(listen);
-  addresses.set(bases.map((uri) => parseNbdUri(uri)));
+  const endpoints = bases.map((uri) => parseNbdUri(uri));
+  const port = endpoints.flatMap(({ where }) => (where.kind === 'tcp' ? [where.port] : []))[0] ?? null;
+  addresses.set(
+    endpoints,
+    (options.advertise ?? []).map((place) => advertisedPlace(place, port)),
+  );
   log.info({ store: store.directory, sockets: bases, lanes: plane.laneCount, handover: plane.handover }, 'ready');
   return new DeviceEngine({
     context,
@@ -127,6 +148,17 @@ const assemble = async ({ options, store, log, listen, undo }: Assembly): Promis
     startedAtMs: nowMs(),
     recoveryBytes,
   });
+};
+
+const openAudit = async (store: Store, log: Logger, nowMs: () => number): Promise<AuditTrail> =>
+  new AuditTrail(await AuditFile.open(store.directory, { nowMs, notice: (text) => log.warn(text) }), log);
+
+/** @throws TwinvolError `USAGE` */
+const advertisedPlace = (text: string, port: number | null): TcpPlace => {
+  if (port === null) throw new TwinvolError('USAGE', `"${text}" is an address of TCP, and no TCP address is given`);
+  // A name alone is one with the port that the socket has here; several colons without brackets are IPv6.
+  const hasPort = /:\d+$/.test(text) && !/^[^[]*:.*:/.test(text);
+  return hasPort ? parseHostPort(text) : { host: text.replace(/^\[|\]$/g, ''), port };
 };
 
 /** Checked before the store is touched; completed when its directory is known. */

@@ -193,7 +193,6 @@ export class PairCommands {
       `the hosts of ${command === 'resync' ? secondary : `${primary} and ${secondary}`} are asked whether they use it`,
       ...(clients > 0 ? [`${clients} NBD connections are ended`] : []),
       `${formatSize(dirtyBytes.union)} are copied from ${command === 'resync' ? `${primary} to ${secondary}` : `${secondary} to ${primary}`}`,
-      `what was written on ${overwritten.name} ${destroys.since} is lost: ${formatSize(destroys.bytes)}`,
     ];
     return planView(`pair ${command}`, {
       steps,
@@ -201,7 +200,7 @@ export class PairCommands {
       hosts: gate.hostsFor(asked),
       regions: Math.ceil(dirtyBytes.union / row.dirtyRegionBytes),
       bytes: dirtyBytes.union,
-      destroysBytes: destroys.bytes,
+      destroys: [destroys],
     });
   }
 

@@ -19,6 +19,7 @@ import type { PairView, PlanView } from '../core/views.ts';
 import type { Consent, PairCreateInput } from './api.ts';
 import type { DeviceContext } from './context.ts';
 import { requireNoRestore, requirePace } from './pair-lookup.ts';
+import { wholeVolume } from './pair-destruction.ts';
 import type { PairShell, PairTask, Prepared } from './pair-shell.ts';
 import { planView } from './plan.ts';
 import { poolOf } from './pool-commands.ts';
@@ -194,7 +195,7 @@ export class PairCreate {
       hosts: gate.hostsFor([volume.number]),
       regions: fitting === null ? 0 : fitting.surplusRegions + fitting.missingRegions,
       bytes: primary.capacityBytes,
-      destroysBytes: volume.capacityBytes,
+      destroys: [wholeVolume(volume)],
     });
   }
 }

@@ -27,9 +27,11 @@ export const destructionOf = (
     return { volumeName: volume.name, regions: 0, bytes: 0, ...times, since: 'that a restore takes away' };
   if (pair === null)
     return { volumeName: volume.name, regions: regionsIn(volume), bytes: volume.capacityBytes, ...times, since: 'since it was created' };
-  const bytes = plane.pairProgress(pair.id).dirtyBytes[side];
+  const { dirtyBytes, secondaryWritten } = plane.pairProgress(pair.id);
+  const bytes = dirtyBytes[side];
   const since = pair.state === 'split' ? 'since the split' : `since the pair is ${pair.state}`;
-  return { volumeName: volume.name, regions: Math.ceil(bytes / pair.dirtyRegionBytes), bytes, ...times, since };
+  const written = side === 'secondary' ? secondaryWritten : times;
+  return { volumeName: volume.name, regions: Math.ceil(bytes / pair.dirtyRegionBytes), bytes, ...written, since };
 };
 
 /** All that the volume holds, for commands that give the volume itself away. */

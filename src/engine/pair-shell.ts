@@ -18,6 +18,7 @@ import { pairDeleteOps } from '../core/table-changes.ts';
 import type { Tables } from '../core/tables.ts';
 import type { Consent } from './api.ts';
 import type { DeviceContext } from './context.ts';
+import type { Permit } from './inquiry-gate.ts';
 import type { Release } from './object-locks.ts';
 import { destructionOf } from './pair-destruction.ts';
 
@@ -32,6 +33,8 @@ export type PairTask = {
   readonly now: PairRow | null;
   readonly decision: Moved;
   readonly consent?: Consent;
+  /** The caller holds the volumes and has asked about all of them together (a group): neither is done here. */
+  readonly isCleared?: boolean;
   /** More operations for the same journal record. */
   readonly ops?: (tables: Tables) => readonly TableOp[];
   /** For a new pair whose secondary is fitted: done after the inquiry, before the pair's files are made. */
@@ -59,6 +62,8 @@ type Run = {
   /** Gives the pair ids free for the next new pair. */
   releaseIds: Release;
   prepared: Prepared | null;
+  /** The leave to overwrite, once it was asked for. */
+  permit: Permit | null;
   isAttached: boolean;
   isSwitched: boolean;
   isJournalled: boolean;
@@ -91,14 +96,17 @@ export class PairShell {
       held: [],
       releaseIds: () => undefined,
       prepared: null,
+      permit: null,
       isAttached: false,
       isSwitched: false,
       isJournalled: false,
     };
     try {
       for (const effect of task.decision.effects) await this.#commandEffect(run, effect);
+      await run.permit?.ended(null);
       return run.row;
     } catch (error) {
+      await run.permit?.ended(error);
       if (run.isJournalled) throw await this.#failedAfterJournal(run, error);
       await this.#takeBack(run, error);
       throw error;
@@ -155,13 +163,15 @@ export class PairShell {
     const { task } = run;
     switch (effect.do) {
       case 'hold':
+        if (task.isCleared === true) return;
         for (const side of effect.sides) {
           await this.#context.plane.volumeHold(run.row[side]);
           run.held.push(run.row[side]);
         }
         return;
       case 'inquire':
-        return this.#inquire(run, effect.sides);
+        if (task.isCleared !== true) run.permit = await this.#inquire(run, effect.sides);
+        return;
       case 'attach':
         run.prepared = (await task.prepare?.()) ?? null;
         // A new pair gets its id here: the journal takes ids in rising order only.
@@ -249,14 +259,14 @@ export class PairShell {
     }
   }
 
-  async #inquire({ task, row }: Run, sides: readonly PairSide[]): Promise<void> {
+  #inquire({ task, row }: Run, sides: readonly PairSide[]): Promise<Permit> {
     const { store, gate, plane } = this.#context;
     const targets = sides.map((side) => {
       const volume = store.tables.volume(row[side]);
       return { number: volume.number, name: volume.name, destroys: destructionOf(volume, side, task.now, task.command, plane) };
     });
-    const generation = task.now === null ? 'simplex' : `${task.now.id}:${task.now.state}:${task.now.stateSinceMs}`;
-    await gate.check({ command: task.text, targets, generation, ...(task.consent === undefined ? {} : { consent: task.consent }) });
+    const generation = task.now === null ? 'simplex' : generationOf(task.now);
+    return gate.check({ command: task.text, targets, generation, ...(task.consent === undefined ? {} : { consent: task.consent }) });
   }
 
   async #journalCommand({ task, row, prepared }: Run): Promise<void> {
@@ -346,6 +356,9 @@ export class PairShell {
     events.append(effect.level, 'pair', id, { text: effect.text });
   }
 }
+
+/** Changes with every state of the pair: a consent to one is none to the next. */
+export const generationOf = ({ id, state, stateSinceMs }: PairRow): string => `${id}:${state}:${stateSinceMs}`;
 
 const rowOf = (task: PairTask): PairRow => {
   const row = task.decision.row ?? task.now;

@@ -1,4 +1,5 @@
 /** A plan: what a command would do, in the shape that every command shares. */
+import type { Destruction } from '../core/inquiry-text.ts';
 import type { PlanView } from '../core/views.ts';
 
 export type PlanParts = {
@@ -8,6 +9,7 @@ export type PlanParts = {
   readonly regions?: number;
   readonly bytes?: number;
   readonly destroysBytes?: number;
+  readonly destroys?: readonly Destruction[];
 };
 
 export const planView = (command: string, parts: PlanParts): PlanView => ({
@@ -18,5 +20,6 @@ export const planView = (command: string, parts: PlanParts): PlanView => ({
   hosts: parts.hosts ?? [],
   regions: parts.regions ?? 0,
   bytes: parts.bytes ?? 0,
-  destroysBytes: parts.destroysBytes ?? 0,
+  destroysBytes: parts.destroysBytes ?? parts.destroys?.reduce((sum, { bytes }) => sum + bytes, 0) ?? 0,
+  destroys: parts.destroys ?? [],
 });

@@ -15,7 +15,7 @@ import type { CandidateView, PlanView, VolumeView } from '../core/views.ts';
 import type { Consent, Planned, VolumeRef } from './api.ts';
 import type { DeviceContext } from './context.ts';
 import { planView } from './plan.ts';
-import { fittingText, inquire, onVolume, refitOps, requireUnpaired, volumeSpec } from './volume-support.ts';
+import { fittingText, onceCleared, onVolume, refitOps, requireUnpaired, volumeSpec } from './volume-support.ts';
 
 /** The pool as the choice sees it. */
 export const poolOf = (context: DeviceContext): Pool => {
@@ -71,15 +71,11 @@ export class PoolCommands {
       }
       await this.#waitForRegions(fitting);
       const { plane } = this.#context;
-      await plane.volumeHold(row.number);
-      try {
-        await inquire(this.#context, row, 'pool restore-size', input.consent);
+      await onceCleared(this.#context, row, 'pool restore-size', input.consent, async () => {
         const scrubId = await this.#commit(row, fitting);
         await plane.volumeReplace(volumeSpec(this.#context.store.tables.volume(row.number)));
         if (scrubId !== null) this.#context.regions.ready(scrubId);
-      } finally {
-        await plane.volumeUnhold(row.number);
-      }
+      });
       const restored = this.#context.store.tables.volume(row.number);
       this.#context.events.append('change', 'volume', row.number, { name: restored.name, capacityBytes: restored.capacityBytes });
       return this.#context.views.volume(restored);

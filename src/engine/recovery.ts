@@ -10,6 +10,7 @@
  */
 import { join } from 'node:path';
 import type { PairRow } from '../core/rows.ts';
+import type { PairSpec } from '../data/plane-api.ts';
 import { realMetadataFiles } from '../platform/metadata-files.ts';
 import { BITMAP_DIRECTORY, INTENT_DIRECTORY } from '../store/layout.ts';
 import type { Store } from '../store/store.ts';
@@ -46,6 +47,10 @@ export const removeOrphanFiles = async (store: Store): Promise<number> => {
   return removed;
 };
 
+/** After an unclean end the first write is still the first, but nobody knows the last one. */
+const writtenBefore = ({ secondaryWritten }: PairRow, wasClean: boolean): Pick<PairSpec, 'secondaryWritten'> =>
+  secondaryWritten === undefined ? {} : { secondaryWritten: wasClean ? secondaryWritten : { ...secondaryWritten, lastAtMs: null } };
+
 /** @returns bytes that have to be copied because the last run did not end in order */
 export const recoverDevice = async (context: DeviceContext, shell: PairShell): Promise<number> => {
   const { store, plane, regions, log } = context;
@@ -54,7 +59,8 @@ export const recoverDevice = async (context: DeviceContext, shell: PairShell): P
   let recoveryBytes = 0;
   const found: Array<{ readonly row: PairRow; readonly dirtyBytes: number }> = [];
   const attach = async (row: PairRow): Promise<void> => {
-    const { recoveredBytes, dirtyBytes } = await plane.pairAttach({ ...row, fenceData: row.fence === 'data' }, { fresh: false });
+    const spec = { ...row, fenceData: row.fence === 'data', ...writtenBefore(row, store.wasCleanShutdown) };
+    const { recoveredBytes, dirtyBytes } = await plane.pairAttach(spec, { fresh: false });
     recoveryBytes += row.state === 'duplex' ? dirtyBytes : recoveredBytes;
     found.push({ row, dirtyBytes });
   };

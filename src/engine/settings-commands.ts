@@ -2,12 +2,12 @@
  * The device's settings: durable first, then in force. A setting that takes access away ends the connections that would
  * not be let in any more, since a setting that holds only for newcomers is none.
  */
-import { accessOf } from '../core/host-access.ts';
 import type { DeviceSettings } from '../core/rows.ts';
 import type { PlanView } from '../core/views.ts';
 import type { Planned } from './api.ts';
-import { planView } from './plan.ts';
 import type { DeviceContext } from './context.ts';
+import { endUngranted } from './host-clients.ts';
+import { planView } from './plan.ts';
 
 export class SettingsCommands {
   readonly #context: DeviceContext;
@@ -24,25 +24,19 @@ export class SettingsCommands {
     const { store, plane, events, log } = this.#context;
     const before = this.get();
     if (plan === true) return settingsPlan(before, changes);
+    const followsGrants = changes.exportsFollowGrants ?? before.exportsFollowGrants;
+    if (followsGrants !== before.exportsFollowGrants) {
+      const text = `exportsFollowGrants ${followsGrants ? 'on' : 'off'}`;
+      await this.#context.audit.host({ change: 'setting', host: null, volume: null, access: null, text });
+    }
     await store.commit((tables) => [{ op: 'settings-put', settings: { ...tables.settings, ...changes } }]);
     const after = this.get();
     if (after.durability !== before.durability) plane.setDurability(after.durability);
     if (after.secondaryAccess === 'refuse' && before.secondaryAccess !== 'refuse') await this.#endReadersOfSecondaries();
-    if (after.exportsFollowGrants && !before.exportsFollowGrants) await this.endUngranted();
+    if (after.exportsFollowGrants && !before.exportsFollowGrants) await endUngranted(this.#context);
     log.info({ changes }, 'settings changed');
     events.append('change', 'device', 'settings', { old: before, new: after });
     return after;
-  }
-
-  /** Ends the connections of those who were not given what they have; also after a grant was taken away. */
-  async endUngranted(): Promise<void> {
-    const { plane, store } = this.#context;
-    for (const client of await plane.clients()) {
-      if (client.volume === null) continue;
-      const host = client.host === null ? null : (store.tables.host(client.host) ?? null);
-      const access = accessOf(host, client.volume.number, store.tables.settings);
-      if (access === null || (access === 'ro' && !client.readOnly)) await plane.clientsEnd({ client: client.id });
-    }
   }
 
   async #endReadersOfSecondaries(): Promise<void> {

@@ -18,8 +18,9 @@ import { formatSize, VOLUME_COUNT_MAX } from '../core/units.ts';
 import type { PlanView, VolumeView } from '../core/views.ts';
 import type { Engine, VolumeCreateInput, VolumeRef } from './api.ts';
 import type { DeviceContext } from './context.ts';
+import { wholeVolume } from './pair-destruction.ts';
 import { planView } from './plan.ts';
-import { inquire, onVolume, requireUnpaired, volumeSpec } from './volume-support.ts';
+import { onceCleared, onVolume, requireUnpaired, volumeSpec } from './volume-support.ts';
 
 type Input<K extends keyof Engine> = Engine[K] extends (input: infer I) => unknown ? I : never;
 
@@ -118,17 +119,13 @@ export class VolumeCommands {
       const { plane, store, regions } = this.#context;
       const view = this.#context.views.volume(row);
       let scrubId = 0;
-      await plane.volumeHold(row.number);
-      try {
-        await inquire(this.#context, row, 'volume delete', input.consent);
+      await onceCleared(this.#context, row, 'volume delete', input.consent, async () => {
         await store.commit((tables) => {
           scrubId = tables.nextScrubId;
           return volumeDeleteOps(tables, tables.volume(row.number));
         });
         await plane.clientsEnd({ volume: row.number });
-      } finally {
-        await plane.volumeUnhold(row.number);
-      }
+      });
       await plane.volumeDetach(row.number);
       regions.ready(scrubId);
       this.#onDeleted(row.number);
@@ -149,14 +146,7 @@ export class VolumeCommands {
         this.#change(row, (_tables, present) => [{ op: 'volume-put', row: { ...present, attribute, isProtected } }]);
       if (attribute !== 'secondary' || row.attribute === 'secondary') return change();
       // Into the pool, where the device may choose it for overwriting: who uses it is asked now, while it is held.
-      const { plane } = this.#context;
-      await plane.volumeHold(row.number);
-      try {
-        await inquire(this.#context, row, 'volume set', input.consent);
-        return await change();
-      } finally {
-        await plane.volumeUnhold(row.number);
-      }
+      return onceCleared(this.#context, row, 'volume set', input.consent, change);
     });
   }
 
@@ -229,7 +219,7 @@ export class VolumeCommands {
       hosts: gate.hostsFor([row.number]),
       regions,
       bytes: row.capacityBytes,
-      destroysBytes: row.capacityBytes,
+      destroys: [wholeVolume(row)],
     });
   }
 

@@ -51,14 +51,38 @@ export const onVolume = async <T>(
   });
 };
 
-/** Asks whether somebody uses a volume that is not in a pair (specification 6). */
-export const inquire = (context: DeviceContext, row: VolumeRow, command: string, consent: Consent | undefined): Promise<void> =>
-  context.gate.check({
-    command: `${command} ${row.name}`,
-    targets: [{ number: row.number, name: row.name, destroys: wholeVolume(row) }],
-    generation: `${row.uuid}:${row.attribute}:${row.capacityBytes}`,
-    ...(consent === undefined ? {} : { consent }),
-  });
+/**
+ * Holds a volume that is in no pair, asks whether somebody uses it (specification 6), and then does the work.
+ * @throws TwinvolError as `InquiryGate.check`, and whatever the work throws
+ */
+export const onceCleared = async <T>(
+  context: DeviceContext,
+  row: VolumeRow,
+  command: string,
+  consent: Consent | undefined,
+  work: () => Promise<T>,
+): Promise<T> => {
+  const { plane, gate } = context;
+  await plane.volumeHold(row.number);
+  try {
+    const permit = await gate.check({
+      command: `${command} ${row.name}`,
+      targets: [{ number: row.number, name: row.name, destroys: wholeVolume(row) }],
+      generation: `${row.uuid}:${row.attribute}:${row.capacityBytes}`,
+      ...(consent === undefined ? {} : { consent }),
+    });
+    try {
+      const done = await work();
+      await permit.ended(null);
+      return done;
+    } catch (error) {
+      await permit.ended(error);
+      throw error;
+    }
+  } finally {
+    await plane.volumeUnhold(row.number);
+  }
+};
 
 export type RefitOps = {
   readonly ops: readonly TableOp[];

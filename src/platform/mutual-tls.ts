@@ -22,17 +22,27 @@ export type TlsListener = {
 const HANDSHAKE_MS_MAX = 5000;
 const MIN_VERSION = 'TLSv1.2';
 
-/** The common name of the peer's certificate; null if it has none, or several. */
-export const peerName = (socket: TLSSocket): string | null => {
+/** Who the other side is by its certificate: the common name, and the SHA-256 of the certificate (hex, lower case). */
+export type PeerCertificate = { readonly name: string; readonly sha256: string };
+
+/** `AB:CD:...` as `abcd...`. */
+export const fingerprintHex = (fingerprint: string): string => fingerprint.replaceAll(':', '').toLowerCase();
+
+/** Of the peer's certificate; null if it has none, or no common name, or several. */
+export const peerCertificate = (socket: TLSSocket): PeerCertificate | null => {
   // Node gives null for a socket that is closed already, whatever its types say.
-  const certificate = socket.getPeerCertificate() as { readonly subject?: { readonly CN?: unknown } } | null;
-  const subject = certificate?.subject;
-  return typeof subject?.CN === 'string' && subject.CN !== '' ? subject.CN : null;
+  const certificate = socket.getPeerCertificate() as {
+    readonly subject?: { readonly CN?: unknown };
+    readonly fingerprint256?: string;
+  } | null;
+  const name = certificate?.subject?.CN;
+  if (typeof name !== 'string' || name === '' || certificate?.fingerprint256 === undefined) return null;
+  return { name, sha256: fingerprintHex(certificate.fingerprint256) };
 };
 
 export type TlsListenHandlers = {
-  /** The handshake is done; `name` is what the client's certificate says. The handler owns the socket. */
-  connection(socket: TLSSocket, name: string): void;
+  /** The handshake is done. The handler owns the socket. */
+  connection(socket: TLSSocket, certificate: PeerCertificate): void;
   /** Somebody did not get through the handshake. */
   refused(peer: string, reason: string): void;
 };
@@ -50,8 +60,8 @@ export const listenMutualTls = async (
   const server = createTlsServer(identity);
   server.maxConnections = connectionsMax;
   server.on('secureConnection', (socket: TLSSocket) => {
-    const name = socket.authorized ? peerName(socket) : null;
-    if (name !== null) return handlers.connection(socket, name);
+    const certificate = socket.authorized ? peerCertificate(socket) : null;
+    if (certificate !== null) return handlers.connection(socket, certificate);
     handlers.refused(socket.remoteAddress ?? 'unknown', 'its certificate has no common name');
     socket.on('error', () => {});
     socket.destroy();

@@ -12,8 +12,9 @@ import { acquireFileLock, type FileLock } from '../platform/file-lock.ts';
 import { seekData, seekHole } from '../platform/hole-seek.ts';
 import { type MetadataFiles, realMetadataFiles } from '../platform/metadata-files.ts';
 import { closeFile, findNonZero, openSparseFile } from '../platform/sparse-file.ts';
+import { scanAudit } from './audit-file.ts';
 import { FORMATS, type Formats } from './formats.ts';
-import { LOCK_NAME, PV_DIRECTORY, pvNumberOfName, pvPath } from './layout.ts';
+import { AUDIT_NAME, LOCK_NAME, PV_DIRECTORY, pvNumberOfName, pvPath } from './layout.ts';
 import { MetadataLog } from './metadata-log.ts';
 import { firstVolumeBehind } from './pv-files.ts';
 import type { Recovered } from './recovery.ts';
@@ -107,6 +108,7 @@ const examine = async (files: MetadataFiles, directory: string, formats: Formats
     ...tables.check().map((text) => finding('damage', { file: recovered.journalPath }, text)),
     ...(await pvFindings(tables, directory)),
     ...(await orphanFindings(files, tables, directory)),
+    ...(await auditFindings(files, directory)),
   ];
   return { directory, ok: !findings.some(({ severity }) => severity === 'damage'), findings, summary: summaryOf(recovered) };
 };
@@ -156,6 +158,17 @@ const metadataFindings = (recovered: Recovered, directory: string): CheckFinding
       ),
     );
   return findings;
+};
+
+const auditFindings = async (files: MetadataFiles, directory: string): Promise<CheckFinding[]> => {
+  const file = join(directory, AUDIT_NAME);
+  const bytes = await files.readFile(file);
+  if (bytes === null) return [];
+  const { damage, tornBytes, endOffset, lastSeq } = scanAudit(bytes);
+  const damaged = damage.map(({ offset, text }) => finding('damage', { file, offset }, text));
+  if (tornBytes === 0) return damaged;
+  const text = `${tornBytes} bytes behind record ${lastSeq} are the end of a write that a crash has cut off`;
+  return [...damaged, finding('repair', { file, offset: endOffset }, text)];
 };
 
 const pvFindings = async (tables: Tables, directory: string): Promise<CheckFinding[]> => {

@@ -7,6 +7,7 @@
  *     pv/00001.img    physical volumes, sparse
  *     bitmaps/        dirty-region bitmaps (bitmap-file.ts)
  *     intents/        intents
+ *     audit.log       inquiries and decisions, a line each (audit-file.ts)
  *
  * `*.new` is a file that was being written when the machine stopped; nothing refers to it.
  */
@@ -14,6 +15,7 @@ import { join } from 'node:path';
 
 export const SUPERBLOCK_NAME = 'superblock';
 export const LOCK_NAME = 'lock';
+export const AUDIT_NAME = 'audit.log';
 export const PV_DIRECTORY = 'pv';
 export const BITMAP_DIRECTORY = 'bitmaps';
 export const INTENT_DIRECTORY = 'intents';

@@ -24,7 +24,8 @@ const TEXT_CHARS_MAX = 4096;
 export const LAYERS_PER_FACT_MAX: number = 64;
 export const PROCESSES_PER_FACT_MAX: number = 256;
 export const CONNECTIONS_PER_FACT_MAX: number = 1024;
-const URIS_MAX = 64;
+/** URIs of one volume: each place of the device comes twice, by the volume's name and by its number. */
+export const URIS_MAX: number = 256;
 /** Volumes of one inquiry, answer, watch or report. */
 export const VOLUMES_PER_MESSAGE_MAX: number = 4096;
 

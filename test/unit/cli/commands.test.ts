@@ -18,6 +18,7 @@ const PLAN: PlanView = {
   regions: 12,
   bytes: 3 * GiB,
   destroysBytes: MiB,
+  destroys: [{ volumeName: 'db-copy', regions: 16, bytes: MiB, firstAtMs: null, lastAtMs: null, since: 'since the split' }],
 };
 const FAULT: FaultRule = {
   id: 3,
@@ -182,7 +183,7 @@ describe('pair', () => {
         'volumes   db, db-copy',
         'regions   12',
         'bytes     3 GiB',
-        'destroys  1 MiB',
+        'destroys  what was written on db-copy since the split: 1 MiB in 16 regions',
         'nothing was changed',
         '',
       ].join('\n'),

@@ -4,7 +4,8 @@ import { createServer } from 'node:tls';
 import type { TLSSocket } from 'node:tls';
 import { describe, expect, it } from 'vitest';
 import { CertificateAuthority } from '../../../src/control/certificate-authority.ts';
-import { connectMutualTls, listenMutualTls, peerName } from '../../../src/platform/mutual-tls.ts';
+import type { PeerCertificate } from '../../../src/platform/mutual-tls.ts';
+import { connectMutualTls, listenMutualTls, peerCertificate } from '../../../src/platform/mutual-tls.ts';
 import { temporaryDirectory } from '../../support/temporary.ts';
 
 const modeOf = (path: string): number => statSync(path).mode & 0o777;
@@ -66,25 +67,25 @@ describe('mutual TLS with certificates of that authority', () => {
     return { server: await authority.issueServer(['localhost', '127.0.0.1']), web1: await authority.issueHost('web1') };
   };
 
-  it('tells the server the name of the host', async () => {
+  it('tells the server the name of the host, and which certificate it is', async () => {
     await using temporary = await temporaryDirectory();
     const { server, web1 } = await setUp(temporary.root);
-    const names: string[] = [];
+    const seen: PeerCertificate[] = [];
     const sockets: TLSSocket[] = [];
     const listener = await listenMutualTls({ host: '127.0.0.1', port: 0 }, server, 10, {
-      connection: (socket, name) => {
+      connection: (socket, certificate) => {
         sockets.push(socket);
-        names.push(name);
+        seen.push(certificate);
         socket.end('hello\n');
       },
       refused: () => {},
     });
     const client = await connectMutualTls({ ...listener.address, serverName: 'localhost' }, web1, new AbortController().signal);
-    expect(peerName(client)).toBe('localhost');
+    expect(peerCertificate(client)).toEqual({ name: 'localhost', sha256: server.sha256 });
     const said: string[] = [];
     for await (const chunk of client) said.push(String(chunk));
     expect(said.join('')).toBe('hello\n');
-    expect(names).toEqual(['web1']);
+    expect(seen).toEqual([{ name: 'web1', sha256: web1.sha256 }]);
     client.destroy();
     for (const socket of sockets) socket.destroy();
     await listener.close();

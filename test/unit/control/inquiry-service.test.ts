@@ -403,13 +403,14 @@ describe('an agent', () => {
 });
 
 describe('over mutual TLS', () => {
-  it('the certificate says which host it is; a token is not needed, but a wrong one refused', async () => {
+  it('a certificate that is bound to the host proves it; a token is not needed, but a wrong one refused', async () => {
     await using device = await startDevice(['web1', 'web2']);
     const authority = await CertificateAuthority.open(device.root, 'twinvol');
     const server = await authority.issueServer(['127.0.0.1']);
     const identity = await authority.issueHost('web1');
     const address = await device.service.listenTls({ host: '127.0.0.1', port: 0 }, server);
     const control: AgentControl = { kind: 'tls', ...address, identity };
+    device.hosts = device.hosts.map((row) => (row.name === 'web1' ? { ...row, certificates: [identity.sha256] } : row));
     const reasons: string[] = [];
     device.service.on('refused', (_peer, host, reason) => reasons.push(`${host ?? '-'}: ${reason}`));
     await using _agent = await startAgent('web1', control, [], null);
@@ -421,5 +422,24 @@ describe('over mutual TLS', () => {
     await using _guesser = await startAgent('web1', control, [], 'guess');
     await eventually(() => reasons.includes('web1: its enrolment token is wrong'));
     expect(device.service.agents()).toHaveLength(1);
+  });
+
+  it('a host that was removed and added again under its name does not take the certificate of before', async () => {
+    await using device = await startDevice(['web1']);
+    const authority = await CertificateAuthority.open(device.root, 'twinvol');
+    const [former, present] = [await authority.issueHost('web1'), await authority.issueHost('web1')];
+    const address = await device.service.listenTls({ host: '127.0.0.1', port: 0 }, await authority.issueServer(['127.0.0.1']));
+    const reasons: string[] = [];
+    device.service.on('refused', (_peer, host, reason) => reasons.push(`${host ?? '-'}: ${reason}`));
+    device.hosts = [{ ...rowOf('web1'), certificates: [present.sha256] }];
+    await using _former = await startAgent('web1', { kind: 'tls', ...address, identity: former }, [], null);
+    await eventually(() => reasons.some((reason) => reason.startsWith('web1: its certificate is not bound to the host')));
+    // With the token of now it is the host of now, whatever certificate it has.
+    await using _enrolled = await startAgent('web1', { kind: 'tls', ...address, identity: former }, []);
+    await eventually(() => device.service.agents().length === 1);
+    // A certificate that is taken away ends the connection that it proved.
+    device.hosts = [{ ...rowOf('web2'), certificates: [] }];
+    device.service.refresh();
+    await eventually(() => device.service.agents().length === 0);
   });
 });

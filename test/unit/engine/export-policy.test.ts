@@ -8,8 +8,11 @@ import type { PeerIdentity } from '../../../src/data/plane-api.ts';
 import { DeviceExportPolicy } from '../../../src/engine/export-policy.ts';
 import { PairBook } from '../../../src/engine/pair-book.ts';
 
-const unix: PeerIdentity = { transport: 'unix', address: 'unix', certificateName: null };
-const web: PeerIdentity = { transport: 'tls', address: '10.0.0.1:1', certificateName: 'web' };
+const unix: PeerIdentity = { transport: 'unix', address: 'unix', certificateName: null, certificateSha256: null };
+const tcp: PeerIdentity = { ...unix, transport: 'tcp', address: '10.0.0.1:1' };
+const WEB_SHA256 = 'a'.repeat(64);
+const web: PeerIdentity = { transport: 'tls', address: '10.0.0.1:1', certificateName: 'web', certificateSha256: WEB_SHA256 };
+const formerWeb: PeerIdentity = { ...web, certificateSha256: 'b'.repeat(64) };
 
 const volume = (number: number, attribute: 'normal' | 'secondary'): TableOp => ({
   op: 'volume-put',
@@ -44,7 +47,7 @@ const policyOf = (pairs: readonly PairRow[], settings: Partial<DeviceSettings> =
     volume(2, 'secondary'),
     volume(3, 'secondary'),
     ...pairs.map((row) => ({ op: 'pair-put', row }) as const),
-    { op: 'host-put', row: { name: 'web', tokenSha256: '0'.repeat(64), grants: { 1: 'ro', 2: 'rw' }, createdAtMs: 0 } },
+    { op: 'host-put', row: { name: 'web', tokenSha256: '0'.repeat(64), grants: { 1: 'ro', 2: 'rw' }, certificates: [WEB_SHA256], createdAtMs: 0 } },
     { op: 'settings-put', settings: { ...SETTINGS_DEFAULT, ...settings } },
   ]);
   const book = new PairBook(tables);
@@ -89,8 +92,17 @@ describe('with exports that follow grants', () => {
   it('a volume that was not granted does not exist, in the list and by name', () => {
     expect(policy.list(web).map((entry) => entry.name)).toEqual(['v1', 'v2']);
     expect(policy.find('v3', web)).toEqual({ ...(policy.find('nobody', web) as object), message: 'there is no export "v3"' });
-    expect(policy.list(unix)).toEqual([]);
-    expect(policy.find('v1', unix)).toMatchObject({ refused: 'unknown' });
+    expect(policy.list(tcp)).toEqual([]);
+    expect(policy.find('v1', tcp)).toMatchObject({ refused: 'unknown' });
+  });
+  it('a certificate of the right name that is not bound to the host proves nothing', () => {
+    expect(policy.list(formerWeb)).toEqual([]);
+    expect(policy.find('v1', formerWeb)).toEqual(policy.find('v1', tcp));
+    expect(policyOf([]).policy.find('v1', formerWeb)).toMatchObject({ volume: 1, host: null });
+  });
+  it("the device's own user, who comes by the unix socket, has every volume", () => {
+    expect(policy.list(unix).map((entry) => entry.name)).toEqual(['v1', 'v2', 'v3']);
+    expect(policy.find('v3', unix)).toMatchObject({ volume: 3, readOnly: false, host: null });
   });
   it('a grant says how', () => {
     expect(policy.find('v1', web)).toMatchObject({ readOnly: true, host: 'web' });

@@ -49,6 +49,7 @@ const client = (id: number, volume: number): ClientView => ({
   phase: 'transmission',
   readOnly: false,
   host: null,
+  ref: null,
   lane: 0,
   connectedAtMs: 0,
   readBytes: 0,
