@@ -16,8 +16,11 @@ export const waitForState = async (
   state: PairState,
   timeoutMs: number = DURATION_MS_MAX,
 ): Promise<PairView | null> => {
-  const progress = new CopyProgress(context);
-  const waiting = context.call('pair.wait', { ...pair, state, timeoutMs });
+  return showingProgress(context, pair, new CopyProgress(context), context.call('pair.wait', { ...pair, state, timeoutMs }));
+};
+
+/** Waits for a call that is under way, and shows meanwhile how far the pair is. @throws what the call throws */
+export const showingProgress = async <T>(context: CommandContext, pair: PairRef, progress: CopyProgress, waiting: Promise<T>): Promise<T> => {
   let isOver = false;
   const over = waiting.then(
     () => undefined,

@@ -53,7 +53,8 @@ export type PairEffect =
   /** What this restore changes on the primary is dirty for the primary's other pairs. */
   | { readonly do: 'mark-siblings' }
   | { readonly do: 'end-clients'; readonly sides: readonly PairSide[] }
-  | { readonly do: 'copy-start' }
+  /** `checksum`: what is equal on both legs already is not written. */
+  | { readonly do: 'copy-start'; readonly checksum?: boolean }
   | { readonly do: 'copy-stop' }
   | { readonly do: 'configure' }
   /** Copying and tracking end, the bitmap files are deleted. */
@@ -64,7 +65,7 @@ export type PairEffect =
 export type PairEvent =
   | { readonly event: 'create'; readonly pair: Omit<PairRow, 'state' | 'copy' | 'reason' | 'createdAtMs' | 'stateSinceMs'> }
   | { readonly event: 'split' | 'release' | 'verify' }
-  | { readonly event: 'resync' | 'restore'; readonly pace?: number }
+  | { readonly event: 'resync' | 'restore'; readonly pace?: number; readonly checksum?: boolean }
   | { readonly event: 'set'; readonly pace?: number; readonly fence?: FenceLevel }
   | { readonly event: 'copy-done' }
   | { readonly event: 'copy-failed'; readonly leg: PairSide; readonly code: string }
@@ -223,7 +224,7 @@ const splitOff = (row: PairRow, atMs: number): Moved =>
  * Journal first: from the switch on a write to a clean region reaches the side that is overwritten, and a pair that is
  * still called `split` must keep its image. A crash in between: `duplex-pending`, and recovery does the switch.
  */
-const copyAgain = (row: PairRow, event: { readonly event: 'resync' | 'restore'; readonly pace?: number }, atMs: number): Moved => {
+const copyAgain = (row: PairRow, event: Extract<PairEvent, { event: 'resync' | 'restore' }>, atMs: number): Moved => {
   const restoring = event.event === 'restore';
   const sides: readonly PairSide[] = restoring ? ['primary', 'secondary'] : ['secondary'];
   const change: RowChange = { state: 'duplex-pending', copy: event.event, ...(event.pace === undefined ? {} : { pace: event.pace }) };
@@ -235,7 +236,7 @@ const copyAgain = (row: PairRow, event: { readonly event: 'resync' | 'restore'; 
     { do: 'end-clients', sides },
     { do: 'switch', mode: restoring ? 'restoring' : 'copying', dirty: 'merge' },
     ...(restoring ? ([{ do: 'mark-siblings' }] as const) : []),
-    { do: 'copy-start' },
+    { do: 'copy-start', ...(event.checksum === undefined ? {} : { checksum: event.checksum }) },
   ]);
 };
 

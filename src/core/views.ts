@@ -43,6 +43,15 @@ export type ScheduledSplitView = {
   readonly group: string | null;
 };
 
+/** `differingBytes`: in what was checked so far. Rate and time to go are null until they can be told. */
+export type VerifyProgressView = {
+  readonly checkedBytes: number;
+  readonly totalBytes: number;
+  readonly differingBytes: number;
+  readonly rateBytesPerSecond: number | null;
+  readonly etaMs: number | null;
+};
+
 export type PairView = {
   readonly id: number;
   readonly primary: { readonly number: number; readonly name: string };
@@ -54,6 +63,10 @@ export type PairView = {
   /** Bytes that differ or may differ: primary side, secondary side, and their union. */
   readonly dirtyBytes: { readonly primary: number; readonly secondary: number; readonly union: number };
   readonly copiedBytes: number;
+  /** What a resync with `checksum` read on both legs and found equal. */
+  readonly skippedBytes: number;
+  /** How far a running verify is; null when there is none. */
+  readonly verify: VerifyProgressView | null;
   /** Bytes a second, and milliseconds to the end; null when nothing is copied. */
   readonly rateBytesPerSecond: number | null;
   readonly etaMs: number | null;

@@ -3,19 +3,17 @@
  */
 import { setRange } from '../core/dirty-bitmap.ts';
 import { TwinvolError } from '../core/faults.ts';
+import { LOCK_GRANULE_BYTES } from '../core/units.ts';
 import type { VerifyReport } from '../engine/api.ts';
 import type { CopyResult } from './copy-task.ts';
-import type { PairProgress } from './plane-api.ts';
+import type { PairProgress, VerifyProgress } from './plane-api.ts';
 import type { PairState, VolumeState } from './plane-state.ts';
+import { RateWindow } from './rate-window.ts';
 import { PAIR } from './shared-memory.ts';
 import type { VerifyResult } from './verify-task.ts';
 import type { WorkerSet } from './worker-set.ts';
 import type { PictureMessage } from './worker-volumes.ts';
 import type { LegFailure } from './write-path.ts';
-
-/** The rate is that of the last so many milliseconds. */
-const RATE_WINDOW_MS = 5000;
-const SAMPLE_MS = 100;
 
 type Running = {
   readonly pair: PairState;
@@ -28,7 +26,14 @@ type Running = {
   isWanted: boolean;
 };
 
-type Verifying = { readonly pair: PairState; readonly stop: () => void; readonly ended: Promise<void> };
+type Verifying = {
+  readonly pair: PairState;
+  readonly stop: () => void;
+  readonly ended: Promise<void>;
+  /** As `VerifyTask` has it. */
+  readonly control: Int32Array;
+  readonly rate: RateWindow;
+};
 
 export type CopiesPlace = {
   readonly device: Int32Array;
@@ -139,7 +144,7 @@ export class Copies {
 
   async verify(pair: PairState, options: { readonly repair: boolean; readonly signal?: AbortSignal }): Promise<Omit<VerifyReport, 'repaired'>> {
     const startedMs = performance.now();
-    const control = new Int32Array(new SharedArrayBuffer(8));
+    const control = new Int32Array(new SharedArrayBuffer(12));
     let cancel = (): void => {};
     const stop = (): void => {
       Atomics.store(control, 0, 1);
@@ -161,7 +166,7 @@ export class Copies {
       if (isFound) await pair.persistLive(() => {}, () => this.#place.flush(pair.spec.primary));
       return result;
     });
-    const verifying: Verifying = { pair, stop, ended: work.then(() => undefined, () => undefined) };
+    const verifying: Verifying = { pair, stop, control, rate: new RateWindow(), ended: work.then(() => undefined, () => undefined) };
     this.#verifying.add(verifying);
     options.signal?.addEventListener('abort', stop);
     if (options.signal?.aborted === true) stop();
@@ -196,7 +201,7 @@ export class Copies {
     }
     const doneBytes = Math.max(0, pair.copyTotalBytes - dirtyBytes.primary);
     const percent = pair.copyTotalBytes === 0 ? 100 : Math.min(100, Math.floor((doneBytes / pair.copyTotalBytes) * 1000) / 10);
-    const rate = this.#rate(pair, doneBytes);
+    const rate = pair.rate.sample(doneBytes);
     return {
       pointer: { region: Atomics.load(pair.block.words, PAIR.POINTER), regions, percent },
       dirtyBytes,
@@ -207,15 +212,21 @@ export class Copies {
     };
   }
 
-  #rate(pair: PairState, doneBytes: number): number | null {
-    const { samples } = pair;
-    const atMs = performance.now();
-    const last = samples.at(-1);
-    if (last === undefined || atMs - last.atMs >= SAMPLE_MS) samples.push({ atMs, bytes: doneBytes });
-    while (samples.length > 2 && atMs - (samples[0]?.atMs ?? atMs) > RATE_WINDOW_MS) samples.shift();
-    const first = samples[0];
-    if (first === undefined || atMs - first.atMs < SAMPLE_MS) return null;
-    return Math.round(((doneBytes - first.bytes) / (atMs - first.atMs)) * 1000);
+  /** Of the pair's verify that began last; null when there is none. */
+  verifyProgress(pair: PairState): VerifyProgress | null {
+    const verifying = [...this.#verifying].filter((one) => one.pair === pair).at(-1);
+    if (verifying === undefined) return null;
+    const { control, rate } = verifying;
+    const { capacityBytes, spec } = pair;
+    const checkedBytes = Math.min(capacityBytes, Atomics.load(control, 1) * LOCK_GRANULE_BYTES);
+    const bytesPerSecond = rate.sample(checkedBytes);
+    return {
+      checkedBytes,
+      totalBytes: capacityBytes,
+      differingBytes: Math.min(capacityBytes, Atomics.load(control, 2) * spec.dirtyRegionBytes),
+      rateBytesPerSecond: bytesPerSecond,
+      etaMs: bytesPerSecond === null || bytesPerSecond === 0 ? null : Math.ceil(((capacityBytes - checkedBytes) / bytesPerSecond) * 1000),
+    };
   }
 
   /** ORs one pair's primary bits into another's, whose regions may have another size. */

@@ -4,7 +4,8 @@
  * One step is one lock granule (1 MiB) or one dirty region where that is larger: under the range lock it copies the
  * regions that are dirty at that moment and clears their bits, so a host's write comes before the step (and is copied
  * with it) or after it (and goes to both legs itself). Holes are neither read nor written; a long hole on both legs is
- * taken in one step at the closed write gate, so a sparse terabyte costs its data.
+ * taken in one step at the closed write gate, so a sparse terabyte costs its data. A copy that was told to compare reads
+ * its target too and writes only the pieces that differ: for targets where writing costs more than reading.
  *
  * Durability: a cleared bit reaches the bitmap's file only after the follower was synced; until then a crash copies
  * those regions again. The source is synced once, at the start: what was written before the pair was formed has no mark,
@@ -35,6 +36,8 @@ const BUFFER_BYTES: number = 1 * MiB;
 /** A hole that is worth closing the gate for. */
 const HOLE_BYTES_MIN: number = 8 * LOCK_GRANULE_BYTES;
 const PERSIST_MS = 2000;
+/** What a copy that compares writes at least where it finds a difference. */
+const PIECE_BYTES = 4096;
 
 export class CopyTask {
   readonly #pair: WorkerPair;
@@ -52,6 +55,9 @@ export class CopyTask {
   #undurable: Int32Array;
   #syncFailures: number;
   #copiedBytes = 0;
+  #skippedBytes = 0;
+  /** For the target's bytes; made when they are first compared. */
+  #present: Buffer | null = null;
   #persistedMs = 0;
   #failure: Extract<CopyResult, { end: 'failed' }> | null = null;
 
@@ -69,6 +75,7 @@ export class CopyTask {
     this.#undurable = primary.slice();
     this.#syncFailures = Atomics.load(words, PAIR.SYNC_FAILURES);
     this.#copiedBytes = (words[PAIR.COPIED_LOW] as number) + (words[PAIR.COPIED_HIGH] as number) * 2 ** 30;
+    this.#skippedBytes = (words[PAIR.SKIPPED_LOW] as number) + (words[PAIR.SKIPPED_HIGH] as number) * 2 ** 30;
   }
 
   /** Runs to the end. `between` is called after each step: messages that came meanwhile take effect there. */
@@ -133,10 +140,11 @@ export class CopyTask {
         const to = nextClear(block.primary, from, end);
         const fromByte = from * dirtyRegionBytes;
         const toByte = Math.min(this.#capacityBytes, to * dirtyRegionBytes);
+        const skippedBefore = this.#skippedBytes;
         const isDone = await this.#copyRange(fromByte, toByte);
         if (!isDone) return first;
         clearRange(block.primary, from, to);
-        this.#count(toByte - fromByte);
+        this.#count(toByte - fromByte, this.#skippedBytes - skippedBefore);
         from = nextSet(block.primary, to, end);
       }
       return end;
@@ -156,7 +164,7 @@ export class CopyTask {
       for (at = data; at < hole; ) {
         const bytes = Math.min(BUFFER_BYTES, hole - at);
         if (!source.read(this.#buffer, 0, at, bytes)) return this.#fail('source', source.failure);
-        if (!target.write(this.#buffer, 0, at, bytes)) return this.#fail('target', target.failure);
+        if (!this.#put(target, at, bytes)) return this.#fail('target', target.failure);
         at += bytes;
       }
     }
@@ -185,9 +193,39 @@ export class CopyTask {
     return target.nextData(offset, source.nextData(offset, end));
   }
 
-  #count(bytes: number): void {
+  /** Writes the buffer to the target, or what differs of it. A target that cannot be read is written. */
+  #put(target: Leg, at: number, bytes: number): boolean {
+    if (Atomics.load(this.#pair.block.words, PAIR.COMPARE) === 0) return target.write(this.#buffer, 0, at, bytes);
+    this.#present ??= Buffer.allocUnsafeSlow(BUFFER_BYTES);
+    if (!target.read(this.#present, 0, at, bytes)) return target.write(this.#buffer, 0, at, bytes);
+    for (let from = 0; from < bytes; ) {
+      const equalEnd = this.#runEnd(from, bytes, true);
+      this.#skippedBytes += equalEnd - from;
+      from = equalEnd;
+      if (from === bytes) return true;
+      const differingEnd = this.#runEnd(from, bytes, false);
+      if (!target.write(this.#buffer, from, at + from, differingEnd - from)) return false;
+      from = differingEnd;
+    }
+    return true;
+  }
+
+  /** The end of the pieces from `from` on that are all equal, or all different. */
+  #runEnd(from: number, end: number, equal: boolean): number {
+    let at = from;
+    while (at < end) {
+      const stop = Math.min(end, at + PIECE_BYTES);
+      if ((this.#buffer.compare(this.#present as Buffer, at, stop, at, stop) === 0) !== equal) break;
+      at = stop;
+    }
+    return at;
+  }
+
+  #count(bytes: number, skipped: number): void {
     const { words } = this.#pair.block;
-    this.#copiedBytes += bytes;
+    this.#copiedBytes += bytes - skipped;
+    Atomics.store(words, PAIR.SKIPPED_LOW, this.#skippedBytes % 2 ** 30);
+    Atomics.store(words, PAIR.SKIPPED_HIGH, Math.floor(this.#skippedBytes / 2 ** 30));
     Atomics.store(words, PAIR.COPIED_LOW, this.#copiedBytes % 2 ** 30);
     Atomics.store(words, PAIR.COPIED_HIGH, Math.floor(this.#copiedBytes / 2 ** 30));
   }

@@ -103,6 +103,15 @@ export type ListenOptions = {
   readonly tls?: { readonly certPem: string; readonly keyPem: string; readonly caPem?: string; readonly required: boolean };
 };
 
+export type VerifyProgress = {
+  readonly checkedBytes: number;
+  readonly totalBytes: number;
+  /** Of what was checked so far, in whole dirty regions. */
+  readonly differingBytes: number;
+  readonly rateBytesPerSecond: number | null;
+  readonly etaMs: number | null;
+};
+
 export type FaultCounters = { readonly hits: number; readonly left: number | null };
 
 export type PlaneEvents = {
@@ -150,9 +159,15 @@ export interface DataPlane {
   /** ORs the primary bitmap of `from` into the primary bitmap of `into` (a restore changes what other pairs see). */
   pairMarkFrom(into: number, from: number): Promise<void>;
 
-  copyStart(id: number): void;
+  /** `checksum`: until it has ended this copy reads its target too, and writes only what differs. */
+  copyStart(id: number, options?: { readonly checksum?: boolean }): void;
+  /** What the present or last copy found to be equal, in bytes. */
+  copySkippedBytes(id: number): number;
   copyStop(id: number): Promise<void>;
   verify(id: number, options: { readonly repair: boolean; readonly signal?: AbortSignal }): Promise<Omit<VerifyReport, 'repaired'>>;
+
+  /** How far a verify of the pair is; null when there is none. */
+  verifyProgress(id: number): VerifyProgress | null;
 
   faultsSet(volume: number, rules: readonly FaultRule[]): void;
   /** How often a rule has struck, and how often it still will; null: for ever. */

@@ -15,6 +15,7 @@ import {
   intentExtents, MODE, PAIR, pairBlock, type PairBlock, pairBlockBytes, SLOT_MAIN, TIME_UNKNOWN_S, VOLUME, volumeBlock,
   type VolumeBlock, volumeBlockBytes,
 } from './shared-memory.ts';
+import { RateWindow } from './rate-window.ts';
 import type { FaultSpec, PairMessage, VolumeMessage } from './worker-volumes.ts';
 
 const LOCK_RETRY_MS = 2;
@@ -131,8 +132,7 @@ export class PairState {
   readonly primaryFile: BitmapFile;
   readonly secondaryFile: BitmapFile;
   readonly #buffer: SharedArrayBuffer;
-  /** Samples for the rate: (time, copied bytes) of the last seconds. */
-  readonly samples: Array<{ readonly atMs: number; readonly bytes: number }> = [];
+  readonly rate = new RateWindow();
   /** Bytes that were dirty when the copy started: what percent is counted against. */
   copyTotalBytes = 0;
 
@@ -190,10 +190,13 @@ export class PairState {
     }
     if (mode === 'copying' || mode === 'restoring') {
       this.copyTotalBytes = this.dirtyBytes().primary;
-      this.samples.length = 0;
+      this.rate.clear();
       words[PAIR.POINTER] = 0;
       words[PAIR.COPIED_LOW] = 0;
       words[PAIR.COPIED_HIGH] = 0;
+      words[PAIR.COMPARE] = 0;
+      words[PAIR.SKIPPED_LOW] = 0;
+      words[PAIR.SKIPPED_HIGH] = 0;
     }
     words[PAIR.FENCED] = 0;
     Atomics.store(words, PAIR.MODE, MODE[mode]);
@@ -294,6 +297,12 @@ export class PairState {
       firstAtMs: timeOf(Atomics.load(words, PAIR.SECONDARY_FIRST_S)),
       lastAtMs: timeOf(Atomics.load(words, PAIR.SECONDARY_LAST_S)),
     };
+  }
+
+  /** What a copy that compares first found to be equal. */
+  skippedBytes(): number {
+    const { words } = this.block;
+    return (words[PAIR.SKIPPED_LOW] as number) + (words[PAIR.SKIPPED_HIGH] as number) * 2 ** 30;
   }
 
   copiedBytes(): number {

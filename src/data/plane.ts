@@ -18,7 +18,7 @@ import { IntentCleaner } from './intent-cleaner.ts';
 import { Clients } from './clients.ts';
 import { countersOf } from './fault-rules.ts';
 import { CLIENT_DEADLINES, type ClientDeadlines, type FromLane } from './lane-messages.ts';
-import type { DataPlane, ExportPolicy, FaultCounters, ListenOptions, PairProgress, PairSpec, PairSwitch, PlaneEvents, VolumeSpec } from './plane-api.ts';
+import type { DataPlane, ExportPolicy, FaultCounters, ListenOptions, PairProgress, PairSpec, PairSwitch, PlaneEvents, VerifyProgress, VolumeSpec } from './plane-api.ts';
 import { switchPairs } from './pair-switch.ts';
 import { PairState, type PlaneStore, VolumeState } from './plane-state.ts';
 import { Roster } from './roster.ts';
@@ -262,8 +262,14 @@ class Plane extends EventEmitter<PlaneEvents> implements DataPlane {
 
   // Copies
 
-  copyStart(id: number): void {
-    this.#copies.start(this.#roster.pair(id));
+  copyStart(id: number, { checksum = false }: { readonly checksum?: boolean } = {}): void {
+    const pair = this.#roster.pair(id);
+    if (checksum) Atomics.store(pair.block.words, PAIR.COMPARE, 1);
+    this.#copies.start(pair);
+  }
+
+  copySkippedBytes(id: number): number {
+    return this.#roster.pair(id).skippedBytes();
   }
 
   copyStop(id: number): Promise<void> {
@@ -272,6 +278,10 @@ class Plane extends EventEmitter<PlaneEvents> implements DataPlane {
 
   verify(id: number, options: { readonly repair: boolean; readonly signal?: AbortSignal }): Promise<Omit<VerifyReport, 'repaired'>> {
     return this.#copies.verify(this.#roster.pair(id), options);
+  }
+
+  verifyProgress(id: number): VerifyProgress | null {
+    return this.#copies.verifyProgress(this.#roster.pair(id));
   }
 
   // Faults on purpose

@@ -71,6 +71,11 @@ export const PAIR = {
   COPY_ACTIVE: 11,
   /** How often a sync of a leg failed: what a copy brought over since its own last sync may be lost then. */
   SYNC_FAILURES: 12,
+  /** 1: the copy reads its target first and writes only what differs. */
+  COMPARE: 13,
+  /** Bytes that such a copy found to be equal, low and high word. */
+  SKIPPED_LOW: 14,
+  SKIPPED_HIGH: 15,
   HEADER_WORDS: 32,
 } as const;
 

@@ -35,7 +35,7 @@ export class VerifyTask {
   readonly #differing: Array<{ offset: number; length: number }> = [];
   #differingBytes = 0;
 
-  /** @param control word 0: 1 stops it; word 1: progress in granules */
+  /** @param control word 0: 1 stops it; word 1: progress in granules; word 2: dirty regions that differ */
   constructor(pair: WorkerPair, path: WritePath, device: Int32Array, control: Int32Array, repair: boolean) {
     this.#pair = pair;
     this.#path = path;
@@ -60,6 +60,7 @@ export class VerifyTask {
       const next = Math.min(capacityBytes, nextGranule(primary.leg, secondary.leg, at, capacityBytes));
       if (next > at) {
         at = next;
+        Atomics.store(this.#control, 1, Math.floor(at / LOCK_GRANULE_BYTES));
         continue;
       }
       const length = Math.min(LOCK_GRANULE_BYTES, capacityBytes - at);
@@ -129,6 +130,7 @@ export class VerifyTask {
     const from = Math.max(offset, region * dirtyRegionBytes);
     const to = Math.min(offset + length, (region + 1) * dirtyRegionBytes);
     this.#differingBytes += to - from;
+    Atomics.add(this.#control, 2, 1);
     this.#add(from, to - from);
     if (this.#repair) setRange(block.primary, region, region + 1);
   }

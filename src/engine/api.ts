@@ -42,8 +42,14 @@ export type Consent = {
   /** Who decides, as the caller says; goes to the audit record. */
   readonly by?: string;
 };
-export type PairCommandInput = Planned & PairRef & { readonly consent?: Consent; readonly pace?: number };
-export type PairReleaseInput = PairCommandInput & { readonly then?: VolumeAttribute };
+export type PairCommandInput = Planned &
+  PairRef & {
+    readonly consent?: Consent;
+    readonly pace?: number;
+    /** Both legs are read, and only what differs is written. */
+    readonly checksum?: boolean;
+  };
+export type PairReleaseInput = Omit<PairCommandInput, 'checksum'> & { readonly then?: VolumeAttribute };
 export type PairWaitInput = PairRef & { readonly state: PairState; readonly timeoutMs: number };
 export type VerifyInput = PairRef & { readonly repair?: boolean };
 export type VerifyReport = {

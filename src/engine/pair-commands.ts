@@ -117,7 +117,12 @@ export class PairCommands {
   }
 
   async #copyAgain(command: 'resync' | 'restore', row: PairRow, text: string, input: PairCommandInput): Promise<PairView> {
-    const decision = this.#decide(row, { event: command, ...(input.pace === undefined ? {} : { pace: input.pace }) });
+    const { pace, checksum } = input;
+    const decision = this.#decide(row, {
+      event: command,
+      ...(pace === undefined ? {} : { pace }),
+      ...(checksum === undefined ? {} : { checksum }),
+    });
     return this.#view(
       await this.#shell.command({ command, text, now: row, decision, ...(input.consent === undefined ? {} : { consent: input.consent }) }),
     );

@@ -7,7 +7,7 @@ import type { Consent, Engine, VerifyReport } from './api.ts';
 /** How long `wait` waits when nothing else is said. */
 const WAIT_MS_DEFAULT = 60_000;
 
-export type CopyOptions = { readonly consent?: Consent; readonly pace?: number };
+export type CopyOptions = { readonly consent?: Consent; readonly pace?: number; readonly checksum?: boolean };
 
 export class Pair {
   readonly id: number;

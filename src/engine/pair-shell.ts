@@ -240,7 +240,7 @@ export class PairShell {
         for (const side of effect.sides) await plane.clientsEnd({ volume: row[side] });
         return true;
       case 'copy-start':
-        plane.copyStart(row.id);
+        plane.copyStart(row.id, { checksum: effect.checksum === true });
         return true;
       case 'copy-stop':
         await plane.copyStop(row.id);

@@ -8,14 +8,16 @@ import type { PairView, ScheduledSplitView, VolumeView } from '../core/views.ts'
 import type { DataPlane } from '../data/plane-api.ts';
 import type { ExportAddresses } from './export-addresses.ts';
 import type { PairBook } from './pair-book.ts';
+/** What a view asks of the data plane. */
+type PairReports = Pick<DataPlane, 'pairProgress' | 'clientCount' | 'copySkippedBytes' | 'verifyProgress'>;
 
 export class Views {
   readonly #tables: Tables;
-  readonly #plane: Pick<DataPlane, 'pairProgress' | 'clientCount'>;
+  readonly #plane: PairReports;
   readonly #pairs: PairBook;
   readonly #addresses: ExportAddresses;
 
-  constructor(tables: Tables, plane: Pick<DataPlane, 'pairProgress' | 'clientCount'>, pairs: PairBook, addresses: ExportAddresses) {
+  constructor(tables: Tables, plane: PairReports, pairs: PairBook, addresses: ExportAddresses) {
     this.#tables = tables;
     this.#plane = plane;
     this.#pairs = pairs;
@@ -62,6 +64,8 @@ export class Views {
       dirtyRegionBytes: row.dirtyRegionBytes,
       dirtyBytes: progress.dirtyBytes,
       copiedBytes: progress.copiedBytes,
+      skippedBytes: this.#plane.copySkippedBytes(row.id),
+      verify: this.#plane.verifyProgress(row.id),
       rateBytesPerSecond: progress.rateBytesPerSecond,
       etaMs: progress.etaMs,
       fence: row.fence,

@@ -98,6 +98,12 @@ export class ScriptedPlane extends EventEmitter<PlaneEvents> implements DataPlan
   copyStart(id: number): void {
     this.calls.push(`copy-start ${id}`);
   }
+  copySkippedBytes(): number {
+    return 0;
+  }
+  verifyProgress(): null {
+    return null;
+  }
   copyStop(id: number): Promise<void> {
     return this.#pass(`copy-stop ${id}`);
   }

@@ -6,10 +6,10 @@ import type { PairRef, VerifyReport, VolumeRef } from '../../engine/api.ts';
 import { durationArgument, stateArgument, volumeArgument } from '../arguments.ts';
 import { addCommand } from '../command-builder.ts';
 import type { CommandContext } from '../command-context.ts';
-import { pairName } from '../copy-progress.ts';
+import { CopyProgress, pairName } from '../copy-progress.ts';
 import { formatDuration } from '../duration.ts';
 import { given } from '../given.ts';
-import { waitForState } from '../pair-waiting.ts';
+import { showingProgress, waitForState } from '../pair-waiting.ts';
 import { textTable } from '../text-table.ts';
 import { PAIR_COLUMNS } from './pair-columns.ts';
 
@@ -59,7 +59,8 @@ export const registerPairWatching = (pair: Command, context: CommandContext): vo
     .option('--repair', 'mark what differs dirty, and resync it')
     .action(async (primary: VolumeRef, secondary: VolumeRef | undefined, { repair }: { repair?: boolean }) => {
       const ref = refOf(primary, secondary);
-      const report = await context.call('pair.verify', { ...ref, ...given({ repair }) }, { signal: context.io.interrupted });
+      const verifying = context.call('pair.verify', { ...ref, ...given({ repair }) }, { signal: context.io.interrupted });
+      const report = await showingProgress(context, ref, new CopyProgress(context, 'verify'), verifying);
       context.print(report, () => verifyText(report, secondary === undefined ? `pair of ${primary}` : `pair ${primary} -> ${secondary}`));
       if (report.differingBytes > 0 && !report.repaired) context.exitStatus = 3;
     });

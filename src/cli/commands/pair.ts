@@ -2,6 +2,7 @@
 import type { Command } from 'commander';
 import { TwinvolError } from '../../core/faults.ts';
 import type { FenceLevel, VolumeAttribute } from '../../core/rows.ts';
+import { formatSize } from '../../core/units.ts';
 import type { PairView, PlanView } from '../../core/views.ts';
 import type { PairRef, VolumeRef } from '../../engine/api.ts';
 import { choiceArgument, durationArgument, paceArgument, sizeArgument, volumeArgument } from '../arguments.ts';
@@ -45,6 +46,9 @@ const answer = (context: CommandContext, result: PairView | PlanView, done: (pai
   context.print(result, () => (isPlan(result) ? planText(result, context.paint) : done(result)));
 };
 
+const skippedText = (pair: PairView | null): string =>
+  pair === null || pair.skippedBytes === 0 ? '' : `; ${formatSize(pair.copiedBytes)} were written, ${formatSize(pair.skippedBytes)} were equal already`;
+
 /** Prints what a copying command did, or waits until its copy is done and prints that. */
 const answerCopy = async (
   context: CommandContext,
@@ -58,7 +62,7 @@ const answerCopy = async (
   }
   context.note(`pair ${pairName(result)} ${done}`);
   const pair = await waitForState(context, { primary: result.primary.number, secondary: result.secondary.number }, 'duplex', timeout);
-  context.print(pair, () => `pair ${pairName(result)} is duplex`);
+  context.print(pair, () => `pair ${pairName(result)} is duplex${skippedText(pair)}`);
 };
 
 type CreateOptions = Plan &
@@ -168,7 +172,7 @@ const splitPair = async (
   answer(context, await context.call('pair.split', { ...ref, ...moment, ...planned }), (pair) => `pair ${pairName(pair)} ${splitWord(moment, 'split')}`);
 };
 
-type CopyOptions = Plan & Waiting & ConsentOptions & { readonly pace?: number };
+type CopyOptions = Plan & Waiting & ConsentOptions & { readonly pace?: number; readonly checksum?: boolean };
 
 const registerCopies = (pair: Command, context: CommandContext): void => {
   for (const { name, method, summary, question, done } of [
@@ -194,6 +198,7 @@ const registerCopies = (pair: Command, context: CommandContext): void => {
     ]);
     withWait(withPlan(withConsentOptions(withPair(command))), 'duplex')
       .option('--pace <PACE>', PACE_HELP, paceArgument)
+      .option('--checksum', 'read both volumes and write only what differs')
       .action(async (primary: VolumeRef, secondary: VolumeRef | undefined, { wait, timeout, override, reason, ...rest }: CopyOptions) => {
         const ref = pairRef(primary, secondary);
         const words = {

@@ -7,6 +7,7 @@ const PAIR_OR_PLAN = '`PairView`, or `PlanView` with `plan`';
 const condition = z
   .enum(['same', 'any'])
   .describe('of an automatic choice: a volume of the same capacity only, or else the smallest larger one');
+const checksum = z.boolean().describe('read both legs and write only what differs');
 
 export const pairMethods = {
   'pair.create': defineMethod({
@@ -53,7 +54,7 @@ export const pairMethods = {
   }),
   'pair.resync': defineMethod({
     summary: 'Makes the secondary equal to the primary again: copies what differs, from primary to secondary.',
-    params: z.strictObject({ ...pairRef, pace: pace.exactOptional(), consent, plan: planned }),
+    params: z.strictObject({ ...pairRef, pace: pace.exactOptional(), checksum: checksum.exactOptional(), consent, plan: planned }),
     result: PAIR_OR_PLAN,
     changes: true,
     destroysData: true,
@@ -61,7 +62,7 @@ export const pairMethods = {
   }),
   'pair.restore': defineMethod({
     summary: 'Makes the primary equal to the secondary: copies what differs, from secondary to primary.',
-    params: z.strictObject({ ...pairRef, pace: pace.exactOptional(), consent, plan: planned }),
+    params: z.strictObject({ ...pairRef, pace: pace.exactOptional(), checksum: checksum.exactOptional(), consent, plan: planned }),
     result: PAIR_OR_PLAN,
     changes: true,
     destroysData: true,

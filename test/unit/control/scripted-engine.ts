@@ -50,6 +50,8 @@ export const pairView = (change: Partial<PairView> = {}): PairView => ({
   dirtyRegionBytes: 65_536,
   dirtyBytes: { primary: 0, secondary: 0, union: 0 },
   copiedBytes: 10 * MiB,
+  skippedBytes: 0,
+  verify: null,
   rateBytesPerSecond: null,
   etaMs: null,
   fence: 'never',
