@@ -5,8 +5,12 @@
  * after that waits (data/buffer-queue.ts), so no client can make the engine take memory without bound. Sizes are powers
  * of two with room for a header and the start of the next request behind a payload.
  */
-import { MiB, NBD_PAYLOAD_BYTES_MAX } from '../core/units.ts';
+import { MiB } from '../core/units.ts';
 
+/** All large buffers of a lane: enough for more than a hundred transfers at one time. */
+const BUDGET_BYTES: number = 128 * MiB;
+/** The largest buffer: one piece of a long read or write. */
+const PIECE_BYTES: number = MiB;
 /** Room behind a payload of a power of two. */
 const SLACK_BYTES: number = 64 * 1024;
 const CLASS_BYTES_MIN: number = 4 * 1024;
@@ -19,16 +23,6 @@ const sizeFor = (bytes: number): number => {
   return size;
 };
 
-/** Nobody is judged before. */
-const RATE_AGE_MS_MIN = 2000;
-
-/** Bytes a second since a moment, by which holders of buffers are judged when the budget is used up. */
-export const rateOf = (bytes: number, sinceMs: number, nowMs: number): number =>
-  nowMs - sinceMs < RATE_AGE_MS_MIN ? Number.POSITIVE_INFINITY : (bytes * 1000) / (nowMs - sinceMs);
-
-/** Budgeted buffers have the slack, others are a power of two: the size alone tells them apart. */
-const isBudgeted = (size: number): boolean => (size & (size - 1)) !== 0;
-
 export class BufferPool {
   readonly #budgetBytes: number;
   readonly #free = new Map<number, Buffer[]>();
@@ -39,7 +33,7 @@ export class BufferPool {
   /** Called when budgeted bytes come back. */
   onGiven: (() => void) | null = null;
 
-  constructor(budgetBytes: number = 8 * NBD_PAYLOAD_BYTES_MAX) {
+  constructor(budgetBytes: number = BUDGET_BYTES) {
     this.#budgetBytes = budgetBytes;
   }
 
@@ -47,30 +41,42 @@ export class BufferPool {
     return this.#takenBytes;
   }
 
+  get budgetedBytes(): number {
+    return this.#budgetedBytes;
+  }
+
   /** Most of the budget is used up: what can be asked for in smaller parts should be. */
   get isScarce(): boolean {
     return this.#budgetedBytes * 2 > this.#budgetBytes;
   }
 
+  /** There is one more for a piece. */
+  get hasRoom(): boolean {
+    return this.#budgetedBytes + PIECE_BYTES + SLACK_BYTES <= this.#budgetBytes;
+  }
+
   /** A buffer of at least `bytes` and a little more, or null when the budget is used up. */
   take(bytes: number): Buffer | null {
-    return this.hasRoomFor(bytes) ? this.takeBeyond(bytes) : null;
-  }
-
-  hasRoomFor(bytes: number): boolean {
-    return this.#budgetedBytes + sizeFor(bytes) + SLACK_BYTES <= this.#budgetBytes;
-  }
-
-  /** The same, even if the budget is used up. The caller sees to it that only one does so at a time. */
-  takeBeyond(bytes: number): Buffer {
-    const size = sizeFor(bytes) + SLACK_BYTES;
+    // The slack has room for the header before a payload of a power of two.
+    const size = sizeFor(bytes - SLACK_BYTES / 2) + SLACK_BYTES;
+    if (this.#budgetedBytes + size > this.#budgetBytes) return null;
     this.#budgetedBytes += size;
     return this.#takeSize(size);
   }
 
+  give(buffer: Buffer): void {
+    this.#budgetedBytes -= buffer.length;
+    this.#giveSize(buffer);
+    this.onGiven?.();
+  }
+
   /** A buffer for bytes that are here already, outside of the budget: their number is bounded by what was read at once. */
-  takeAlways(bytes: number): Buffer {
+  takeRest(bytes: number): Buffer {
     return this.#takeSize(sizeFor(bytes));
+  }
+
+  giveRest(buffer: Buffer): void {
+    this.#giveSize(buffer);
   }
 
   #takeSize(size: number): Buffer {
@@ -81,13 +87,9 @@ export class BufferPool {
     return kept;
   }
 
-  give(buffer: Buffer): void {
+  #giveSize(buffer: Buffer): void {
     const size = buffer.length;
     this.#takenBytes -= size;
-    if (isBudgeted(size)) {
-      this.#budgetedBytes -= size;
-      this.onGiven?.();
-    }
     if (this.#freeBytes + size > KEEP_BYTES_MAX) return;
     this.#freeBytes += size;
     const list = this.#free.get(size);

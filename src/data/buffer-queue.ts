@@ -1,21 +1,16 @@
 /**
  * Who gets a lane's large buffers when there are not enough: a queue, first come, first served.
  *
- * A request may need a larger buffer while it holds a smaller one, so everybody could wait for everybody. Therefore one
- * connection at a time may go beyond the budget; it gets to its end and makes room. Holders that do not get on while
- * others wait are cut off by the lane (`isShort`), so that waiting has an end.
+ * A connection holds at most one at a time and needs no other to be done with it, so the queue always moves, unless a
+ * client does not send the payload or does not read the data that a buffer is held for: while others wait, the lane
+ * cuts off who holds one for too long (`isShort`).
  */
 import type { BufferPool } from './buffer-pool.ts';
 import type { Connection } from './connection.ts';
 
-/** Below this there is no use in waking anybody. */
-const ROOM_BYTES_MIN: number = 1024 * 1024;
-
 export class BufferQueue {
   readonly #pool: BufferPool;
   readonly #waiters = new Set<Connection>();
-  /** The one that may go beyond the budget. */
-  #beyond: Connection | null = null;
   #isWakeDue = false;
 
   constructor(pool: BufferPool) {
@@ -26,26 +21,13 @@ export class BufferQueue {
   /** A buffer, or null: then the connection is told to go on (`goOn`) when there may be one. */
   take(connection: Connection, bytes: number): Buffer | null {
     const buffer = this.#pool.take(bytes);
-    if (buffer !== null) return buffer;
-    if (this.#beyond === null || this.#beyond === connection) {
-      this.#beyond = connection;
-      return this.#pool.takeBeyond(bytes);
-    }
-    this.#waiters.add(connection);
-    return null;
-  }
-
-  /** The connection holds no buffer any more. */
-  done(connection: Connection): void {
-    if (this.#beyond !== connection) return;
-    this.#beyond = null;
-    this.#wakeSoon();
+    if (buffer === null) this.#waiters.add(connection);
+    return buffer;
   }
 
   /** The connection is gone. */
   forget(connection: Connection): void {
     this.#waiters.delete(connection);
-    this.done(connection);
   }
 
   /** Somebody waits. */
@@ -66,7 +48,7 @@ export class BufferQueue {
     // Whoever has to wait again stands at the end of the queue, so count: one round.
     let left = this.#waiters.size;
     for (const connection of this.#waiters) {
-      if (left === 0 || (this.#beyond !== null && !this.#pool.hasRoomFor(ROOM_BYTES_MIN))) return;
+      if (left === 0 || !this.#pool.hasRoom) return;
       left -= 1;
       this.#waiters.delete(connection);
       connection.goOn();

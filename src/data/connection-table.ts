@@ -29,8 +29,8 @@ const HANDSHAKES_MAX = 512;
 const CONNECTIONS_MAX = 4096;
 /** Unread replies to options; who asks for more before reading them is up to no good. */
 const HANDSHAKE_UNREAD_BYTES_MAX: number = 1024 * 1024;
-/** While others wait for buffers, whoever holds one has to move this many bytes a second. */
-const RATE_BYTES_MIN: number = 1024 * 1024;
+/** While others wait for buffers, a client has this long to send, or to take, the piece that it holds one for. */
+const PIECE_MS = 2000;
 /** How long a client that was told to leave may take to read what it is owed. */
 const LEAVING_MS = 3000;
 /** How long an ended client may still ask and be told that the export shuts down. */
@@ -335,5 +335,5 @@ const expiryOf = (connection: Connection, nowMs: number, deadlines: ClientDeadli
   }
   if (connection.isLeaving) return connection.deferred === 0 && nowMs - connection.leftAtMs > LEAVING_MS ? connection.endReason : '';
   if (connection.isMidRequest && nowMs - connection.lastActivityMs > deadlines.requestMs) return 'request-timeout';
-  return isShort && (connection.transferRate(nowMs) ?? RATE_BYTES_MIN) < RATE_BYTES_MIN ? 'too-slow' : '';
+  return isShort && (connection.heldMs(nowMs) ?? 0) > PIECE_MS ? 'too-slow' : '';
 };

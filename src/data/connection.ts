@@ -9,18 +9,15 @@
 import { NBD_CMD_DISC } from '../wire/nbd-constants.ts';
 import type { NegotiationStep, ServerNegotiation } from '../wire/nbd-negotiation.ts';
 import { NbdRequest, parseRequest, type ReplyMode, type RequestRules, requestHeaderBytes } from '../wire/nbd-transmission.ts';
-import { rateOf } from './buffer-pool.ts';
 import type { Lane, LaneVolume } from './lane.ts';
 import type { ConnectionReport } from './lane-messages.ts';
 import type { LaneSocket } from './lane-socket.ts';
 import type { ExportGrant } from './plane-api.ts';
 import type { StreamedRead } from './streamed-read.ts';
+import { type StreamedWrite, WRITE_PIECE_BYTES } from './streamed-write.ts';
 
 /** A longer request is gathered in a buffer of its own. */
 const GATHER_BYTES_MIN: number = 32 * 1024;
-/** Such a buffer starts with this much and grows with what arrives: announcing a long payload costs nothing. */
-const GATHER_FIRST_BYTES: number = 1024 * 1024;
-const GATHER_GROWTH = 4;
 /** Work done for one connection before the others of the lane get their turn: bytes, and so much for each request. */
 const TURN_BYTES: number = 8 * 1024 * 1024;
 const TURN_REQUEST_BYTES = 4096;
@@ -59,12 +56,12 @@ export class Connection {
   socket!: LaneSocket;
   negotiation: ServerNegotiation | null;
   session: Session | null = null;
-  certificateSha256: string | null = null;
-  /** See `ConnectionReport`. */
-  ref: string | null = null;
   phase: Phase = 'handshake';
   isTls = false;
   certificateName: string | null = null;
+  certificateSha256: string | null = null;
+  /** See `ConnectionReport`. */
+  ref: string | null = null;
   stopped: StopReason = '';
   /** Requests whose reply is still to come. */
   deferred = 0;
@@ -87,6 +84,8 @@ export class Connection {
   readonly waitingReplies: Buffer[] = [];
   /** A long read that goes out piece by piece. */
   stream: StreamedRead | null = null;
+  /** A long write whose payload is coming in. */
+  writing: StreamedWrite | null = null;
   readonly #lane: Lane;
   /** A rest that is in front of the next read. */
   #rest: Buffer | null = null;
@@ -110,8 +109,7 @@ export class Connection {
   /** Where the socket puts its next bytes. */
   nextBuffer(): Buffer {
     const gather = this.#gather;
-    // A full one is about to be replaced, and an empty buffer is an error to libuv.
-    if (gather !== null && this.#gathered < gather.length) return gather.subarray(this.#gathered);
+    if (gather !== null) return gather.subarray(this.#gathered);
     return this.#lane.pool.isScarce ? this.#lane.shortReadBuffer : this.#lane.readBuffer;
   }
 
@@ -156,54 +154,32 @@ export class Connection {
       const whole = this.#lane.withHeadroom;
       const at = this.#lane.headroomBytes - restBytes;
       rest.copy(whole, at, 0, restBytes);
-      this.#lane.pool.give(rest);
+      this.#lane.pool.giveRest(rest);
       return this.#process(whole, at, this.#lane.headroomBytes + length);
     }
     const joined = Buffer.concat([rest.subarray(0, restBytes), buffer.subarray(start, start + length)]);
-    this.#lane.pool.give(rest);
+    this.#lane.pool.giveRest(rest);
     this.#process(joined, 0, joined.length);
   }
 
   #receivedGather(buffer: Buffer, start: number, length: number): void {
+    const gather = this.#gather as Buffer;
     const end = start + length;
     let at = start;
-    if (buffer.buffer === (this.#gather as Buffer).buffer) {
+    if (buffer.buffer === gather.buffer) {
       this.#gathered += length;
       at = end;
-    }
-    for (;;) {
+    } else {
       // Bytes that came elsewhere: from a stream socket, or from a read that had begun before the gathering.
-      const gather = this.#gather as Buffer;
-      const taken = Math.min(end - at, gather.length - this.#gathered);
-      if (taken > 0) buffer.copy(gather, this.#gathered, at, at + taken);
+      const taken = Math.min(length, gather.length - this.#gathered);
+      buffer.copy(gather, this.#gathered, at, at + taken);
       this.#gathered += taken;
       at += taken;
-      if (this.#gathered >= this.#needed) {
-        const tail = at < end ? Buffer.from(buffer.subarray(at, end)) : null;
-        this.#gatherDone();
-        if (tail !== null) this.received(tail, 0, tail.length);
-        return;
-      }
-      if (this.#gathered < gather.length) return;
-      if (!this.#growGather()) {
-        if (at < end) this.#keepRest(buffer, at, end);
-        return this.#throttle();
-      }
     }
-  }
-
-  /** The buffer is full before the request is there. False: there is no larger one, what is here waits. */
-  #growGather(): boolean {
-    const gather = this.#gather as Buffer;
-    const larger = this.#lane.buffers.take(this, Math.min(this.#needed, gather.length * GATHER_GROWTH));
-    if (larger === null) {
-      this.stop('budget');
-      return false;
-    }
-    gather.copy(larger, 0, 0, this.#gathered);
-    this.#lane.pool.give(gather);
-    this.#gather = larger;
-    return true;
+    if (this.#gathered < this.#needed) return;
+    const tail = at < end ? Buffer.from(buffer.subarray(at, end)) : null;
+    this.#gatherDone();
+    if (tail !== null) this.received(tail, 0, tail.length);
   }
 
   #gatherDone(): void {
@@ -212,7 +188,6 @@ export class Connection {
     this.#gather = null;
     this.#process(gather, 0, end);
     this.#lane.pool.give(gather);
-    if (this.#gather === null && this.stream === null) this.#lane.buffers.done(this);
   }
 
   /** Handles the requests in [at, end) of `buffer`; keeps what is left. */
@@ -223,7 +198,7 @@ export class Connection {
     let position = at;
     let work = 0;
     while (this.stopped === '' && !this.isLeaving && position < end) {
-      const used = this.#one(buffer, position, end);
+      const used = this.writing === null ? this.#one(buffer, position, end) : this.#piece(this.writing, buffer, position, end);
       if (used === 0) break;
       position += used;
       work += TURN_REQUEST_BYTES + Math.min(lane.request.length, TURN_LENGTH_MAX);
@@ -255,6 +230,10 @@ export class Connection {
       this.leave('payload-too-large');
       return 0;
     }
+    if (payloadBytes > WRITE_PIECE_BYTES) {
+      this.writing = this.#lane.executor.beginWrite(this, session, request);
+      return headerBytes;
+    }
     this.#needed = headerBytes + payloadBytes;
     if (end - position < this.#needed) return 0;
     if (request.type === NBD_CMD_DISC) {
@@ -266,11 +245,24 @@ export class Connection {
     return this.#needed;
   }
 
+  /** The next piece of a long write at `position`: the bytes it took, or 0 when it is not there in full or has to wait. */
+  #piece(writing: StreamedWrite, buffer: Buffer, position: number, end: number): number {
+    this.#needed = writing.neededBytes;
+    if (end - position < this.#needed) return 0;
+    const bytes = Math.min(end - position, writing.leftBytes);
+    if (!this.#lane.executor.writePiece(this, this.session as Session, writing, buffer, position, bytes)) return 0;
+    if (writing.leftBytes === 0) {
+      this.writing = null;
+      this.requests += 1;
+    }
+    return bytes;
+  }
+
   #keep(buffer: Buffer, position: number, end: number): void {
     const bytes = end - position;
     const isPartial = this.stopped === '';
     if (isPartial && this.#needed > GATHER_BYTES_MIN && bytes < this.#needed) {
-      const gather = this.#lane.buffers.take(this, Math.min(this.#needed, Math.max(GATHER_FIRST_BYTES, bytes)));
+      const gather = this.#lane.buffers.take(this, this.#needed);
       if (gather !== null) {
         buffer.copy(gather, 0, position, end);
         this.#gather = gather;
@@ -285,7 +277,7 @@ export class Connection {
 
   /** A rest is short or its sender is paused; it is taken even beyond the budget, because the bytes are here. */
   #keepRest(buffer: Buffer, position: number, end: number): void {
-    const rest = this.#lane.pool.takeAlways(end - position);
+    const rest = this.#lane.pool.takeRest(end - position);
     buffer.copy(rest, 0, position, end);
     this.#rest = rest;
     this.#restBytes = end - position;
@@ -312,15 +304,12 @@ export class Connection {
     }
     this.stopped = '';
     if (this.#isProcessing) return;
-    if (this.#gather !== null && this.#gathered === this.#gather.length && !this.#growGather()) return;
     const rest = this.#rest;
     if (rest === null) return this.#throttle();
     this.#rest = null;
     const bytes = this.#restBytes;
-    if (this.#gather === null) this.#process(rest, 0, bytes);
-    else this.#receivedGather(rest, 0, bytes);
-    this.#lane.pool.give(rest);
-    this.#throttle();
+    this.#process(rest, 0, bytes);
+    this.#lane.pool.giveRest(rest);
   }
 
   /** There may be a buffer again. */
@@ -331,7 +320,7 @@ export class Connection {
 
   /** A request has come in part: its rest has to follow. */
   get isMidRequest(): boolean {
-    return this.stopped === '' && (this.#rest !== null || this.#gather !== null);
+    return this.stopped === '' && (this.#rest !== null || this.#gather !== null || this.writing !== null);
   }
 
   /** A reply will come later; until then `heldBytes` of memory are in use for it. */
@@ -368,11 +357,10 @@ export class Connection {
     queueMicrotask(() => this.socket.end(this.endReason, END_GRACE_MS));
   }
 
-  /** Bytes a second that came for a long request, or were taken of a long reply; null when no buffer is held for it. */
-  transferRate(nowMs: number): number | null {
-    if (this.stream?.isHolding === true) return this.stream.transferRate(nowMs);
-    // Who waits for a larger buffer is not to blame.
-    return this.#gather === null || this.stopped !== '' ? null : rateOf(this.#gathered, this.#gatherSinceMs, nowMs);
+  /** How long it has held a large buffer for the same piece of a transfer; null when it holds none. */
+  heldMs(nowMs: number): number | null {
+    if (this.stream !== null) return this.stream.heldMs(nowMs);
+    return this.#gather === null ? null : nowMs - this.#gatherSinceMs;
   }
 
   /** The socket is gone: gives back what it held. */
@@ -380,7 +368,7 @@ export class Connection {
     this.phase = 'closing';
     this.isLeaving = true;
     this.isGone = true;
-    if (this.#rest !== null) this.#lane.pool.give(this.#rest);
+    if (this.#rest !== null) this.#lane.pool.giveRest(this.#rest);
     if (this.#gather !== null) this.#lane.pool.give(this.#gather);
     this.#rest = null;
     this.#gather = null;

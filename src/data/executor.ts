@@ -16,6 +16,7 @@ import type { Connection, Session } from './connection.ts';
 import { faultLatencyMs, type FaultOperation } from './fault-rules.ts';
 import type { Lane, LaneVolume } from './lane.ts';
 import { StreamedRead } from './streamed-read.ts';
+import { StreamedWrite } from './streamed-write.ts';
 import { truthLeg } from './write-path.ts';
 
 /** A longer read goes out by itself, in pieces. */
@@ -110,6 +111,47 @@ export class Executor {
     }
     this.#reply(session, request, code);
     return true;
+  }
+
+  /** A WRITE whose payload is long: `writePiece` carries it out. */
+  beginWrite(connection: Connection, session: Session, request: NbdRequest): StreamedWrite {
+    const refused = connection.isShutDown ? NBD_ESHUTDOWN : validateRequest(request, session.rules);
+    if (refused === 0) this.#lane.countRequest();
+    return new StreamedWrite(connection.keepRequest(request), refused);
+  }
+
+  /** `bytes` of its payload are at `at`. False: it has to wait, nothing was done. Behind the last piece it is answered. */
+  writePiece(connection: Connection, session: Session, writing: StreamedWrite, buffer: Buffer, at: number, bytes: number): boolean {
+    const { outbox } = this.#lane;
+    const { volume } = session;
+    const { request } = writing;
+    if (!outbox.reserve(connection, ERROR_REPLY_BYTES_MAX)) return false;
+    if (!writing.isVain && connection.isShutDown) writing.refused = NBD_ESHUTDOWN;
+    if (!writing.isVain) {
+      if (volume.isHeld) {
+        connection.stop('held');
+        return false;
+      }
+      writing.failure = this.#lane.path.write(volume, buffer, at, request.offset + writing.doneBytes, bytes);
+    }
+    writing.doneBytes += bytes;
+    if (writing.leftBytes > 0) return true;
+    if (writing.refused !== 0) outbox.at = writeError(outbox.buffer, outbox.at, session.mode, request, writing.refused);
+    else this.#written(connection, session, request, writing.failure);
+    return true;
+  }
+
+  /** Answers a long write, later where a rule makes the volume slow. */
+  #written(connection: Connection, session: Session, request: NbdRequest, code: string): void {
+    if (code === '') connection.writtenBytes += request.length;
+    const latencyMs = session.volume.mayDelay ? latencyOf(session.volume, 'write', request.offset, request.length) : 0;
+    const isDurable = code === '' && (request.flags & NBD_CMD_FLAG_FUA) !== 0;
+    if (latencyMs > 0) {
+      connection.defer(true);
+      const answer = (late: string): void => this.#replyLate(connection, session, request, late, true);
+      setTimeout(() => (isDurable ? this.#lane.flushes.flush(session.volume, answer) : answer(code)), latencyMs);
+    } else if (isDurable) this.#flushThenReply(connection, session, request, true);
+    else this.#reply(session, request, code);
   }
 
   #zero(connection: Connection, session: Session, request: NbdRequest): boolean {

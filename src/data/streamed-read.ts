@@ -9,7 +9,6 @@
 import { nbdErrnoOf } from '../core/faults.ts';
 import { NBD_CMD_FLAG_DF, NBD_REPLY_FLAG_DONE } from '../wire/nbd-constants.ts';
 import { type NbdRequest, REPLY_SIMPLE, type ReplyMode, writeError, writeErrorOffset, writeOffsetData, writeReadHeader } from '../wire/nbd-transmission.ts';
-import { rateOf } from './buffer-pool.ts';
 import type { Connection } from './connection.ts';
 import type { Lane, LaneVolume } from './lane.ts';
 import { truthLeg } from './write-path.ts';
@@ -26,7 +25,8 @@ export class StreamedRead {
   readonly #isWhole: boolean;
   #next: number;
   #buffer: Buffer | null = null;
-  readonly #sinceMs: number;
+  /** When the piece under way was read. */
+  #sinceMs = 0;
 
   constructor(lane: Lane, connection: Connection, volume: LaneVolume, request: NbdRequest, mode: ReplyMode) {
     this.#lane = lane;
@@ -35,7 +35,6 @@ export class StreamedRead {
     this.#request = request;
     this.#mode = mode;
     this.#next = request.offset;
-    this.#sinceMs = lane.nowMs;
     this.#end = request.offset + request.length;
     this.#isWhole = mode === REPLY_SIMPLE || (request.flags & NBD_CMD_FLAG_DF) !== 0;
   }
@@ -58,20 +57,14 @@ export class StreamedRead {
     else connection.proceed('streaming');
   }
 
-  /** It has a buffer of the pool. */
-  get isHolding(): boolean {
-    return this.#buffer !== null;
-  }
-
-  /** Bytes a second that the client has taken so far. */
-  transferRate(nowMs: number): number {
-    return rateOf(this.#next - this.#request.offset, this.#sinceMs, nowMs);
+  /** How long the client has not taken the piece that it holds a buffer for; null when it holds none. */
+  heldMs(nowMs: number): number | null {
+    return this.#buffer === null ? null : nowMs - this.#sinceMs;
   }
 
   release(): void {
     if (this.#buffer !== null) this.#lane.pool.give(this.#buffer);
     this.#buffer = null;
-    this.#lane.buffers.done(this.#connection);
   }
 
   #piece(buffer: Buffer): void {
@@ -88,6 +81,7 @@ export class StreamedRead {
     const leg = truthLeg(this.#volume);
     if (!leg.read(buffer, at, this.#next, bytes)) return this.#failed(buffer, isFirst, leg.failure);
     this.#next += bytes;
+    this.#sinceMs = this.#lane.nowMs;
     connection.readBytes += bytes;
     connection.socket.writeKept(buffer, 0, at + bytes);
   }

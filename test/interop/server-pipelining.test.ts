@@ -194,3 +194,19 @@ it('a lone byte at a time is a request in the end', async () => {
   expect((await client.reply()).errno).toBe(0);
   expect((await client.ask({ type: nbd.NBD_CMD_READ, offset: HALF_BYTES, length: 22 })).data?.toString()).toBe('one byte after another');
 });
+
+it.each([33_000, 65_000, 65_536, 131_072, 1_048_576, 1_048_577, 3_000_000])('writes of %i bytes, thousands of them, never run out of buffers', async (length) => {
+  await using server = await prepared(true);
+  using client = await RawNbd.connect({ path: server.socketPath }, 'v', { mode: 'structured' });
+  const payload = Buffer.alloc(length, 3);
+  // More than the lane's buffers could take if they did not all come back.
+  const count = Math.ceil((300 * MiB) / length);
+  const bytes = client.encode({ type: nbd.NBD_CMD_WRITE, offset: HALF_BYTES, payload });
+  for (let done = 0; done < count; done += 1) {
+    if (!client.socket.write(done === 0 ? bytes : client.encode({ type: nbd.NBD_CMD_WRITE, offset: HALF_BYTES + (done % 1000), payload }))) {
+      await new Promise((resolve) => client.socket.once('drain', resolve));
+    }
+    if (done % 8 === 7) for (let reply = 0; reply < 8; reply += 1) expect((await client.reply()).errno).toBe(0);
+  }
+  for (let reply = 0; reply < count % 8; reply += 1) expect((await client.reply()).errno).toBe(0);
+});
