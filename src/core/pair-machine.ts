@@ -68,7 +68,8 @@ export type PairEvent =
   | { readonly event: 'resync' | 'restore'; readonly pace?: number; readonly checksum?: boolean }
   | { readonly event: 'set'; readonly pace?: number; readonly fence?: FenceLevel }
   | { readonly event: 'copy-done' }
-  | { readonly event: 'copy-failed'; readonly leg: PairSide; readonly code: string }
+  /** `copy`: it is the copy's own fault, and none of a leg's. */
+  | { readonly event: 'copy-failed'; readonly leg: PairSide | 'copy'; readonly code: string }
   | { readonly event: 'primary-failed' | 'secondary-failed'; readonly code: string }
   | { readonly event: 'link-lost'; readonly code: string }
   | { readonly event: 'differs'; readonly bytes: number }

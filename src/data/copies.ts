@@ -35,6 +35,9 @@ type Verifying = {
   readonly rate: RateWindow;
 };
 
+/** So often a copy's worker may die before the copy is given up: another one would hardly fare better. */
+const DEATHS_MAX = 3;
+
 export type CopiesPlace = {
   readonly device: Int32Array;
   readonly workers: WorkerSet;
@@ -44,13 +47,15 @@ export type CopiesPlace = {
   readonly flush: (volume: number) => Promise<void>;
   readonly onLegFailed: (failure: LegFailure) => void;
   readonly onDone: (pair: number) => void;
-  readonly onFailed: (pair: number, leg: 'source' | 'target', code: string) => void;
+  readonly onFailed: (pair: number, leg: 'source' | 'target' | 'worker', code: string) => void;
 };
 
 export class Copies {
   readonly #place: CopiesPlace;
   readonly #running = new Map<number, Running>();
   readonly #verifying = new Set<Verifying>();
+  /** How often the worker of a pair's present copy died. */
+  readonly #deaths = new Map<number, number>();
 
   constructor(place: CopiesPlace) {
     this.#place = place;
@@ -82,7 +87,7 @@ export class Copies {
     );
     running.ended = task.then(
       (result) => this.#ended(running, result ?? { end: 'stopped' }),
-      (error: unknown) => this.#ended(running, { end: 'failed', leg: 'target', code: `worker died: ${error instanceof Error ? error.message : String(error)}` }),
+      () => this.#died(running),
     );
   }
 
@@ -99,10 +104,30 @@ export class Copies {
     };
   }
 
-  #ended({ pair, isWanted }: Running, result: CopyResult): void {
-    const { id } = pair.spec;
+  /** Its thread is gone, which the operators were told. What it had not copied is dirty, so another one can go on. */
+  #died(running: Running): void {
+    const { id } = running.pair.spec;
+    const deaths = (this.#deaths.get(id) ?? 0) + 1;
+    if (running.isStopping) return this.#ended(running, { end: 'stopped' });
+    if (deaths >= DEATHS_MAX) {
+      this.#letGo(running);
+      return this.#place.onFailed(id, 'worker', 'WORKER_DIED');
+    }
     this.#running.delete(id);
+    this.#deaths.set(id, deaths);
+    this.start(running.pair);
+  }
+
+  #letGo({ pair }: Running): void {
+    this.#running.delete(pair.spec.id);
+    this.#deaths.delete(pair.spec.id);
     Atomics.store(pair.block.words, PAIR.COPY_ACTIVE, 0);
+  }
+
+  #ended(running: Running, result: CopyResult): void {
+    const { pair, isWanted } = running;
+    const { id } = pair.spec;
+    this.#letGo(running);
     if (result.end === 'done') this.#place.onDone(id);
     else if (result.end === 'failed') this.#place.onFailed(id, result.leg, result.code);
     else if (isWanted) this.start(pair);

@@ -117,8 +117,8 @@ export type FaultCounters = { readonly hits: number; readonly left: number | nul
 export type PlaneEvents = {
   /** Every region is clean and durable on the target leg; the engine switches to `mirroring` with `onlyIfClean`. */
   copyDone: [{ readonly pair: number }];
-  /** The copy cannot go on: a leg failed. */
-  copyFailed: [{ readonly pair: number; readonly leg: 'source' | 'target'; readonly code: string; readonly message: string }];
+  /** The copy cannot go on: a leg failed, or its worker died again and again. */
+  copyFailed: [{ readonly pair: number; readonly leg: 'source' | 'target' | 'worker'; readonly code: string; readonly message: string }];
   /**
    * A host write or flush met an error on a leg. For `secondary` the plane has already put the pair in `tracking`
    * (the engine journals `suspended`); for `primary` a region may differ (the bits are set, the engine recopies).

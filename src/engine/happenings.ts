@@ -68,7 +68,8 @@ export class Happenings {
   }
 
   /** A copy's source is the primary, or the secondary in a restore. */
-  #sideOf(pair: number, leg: 'source' | 'target'): PairSide {
+  #sideOf(pair: number, leg: 'source' | 'target' | 'worker'): PairSide | 'copy' {
+    if (leg === 'worker') return 'copy';
     const isRestore = this.#context.pairs.row(pair)?.copy === 'restore';
     return (leg === 'source') === isRestore ? 'secondary' : 'primary';
   }
