@@ -66,7 +66,7 @@ export const LAYERS: readonly Layer[] = [
     files: [CONTROL_CLIENT],
     typesOf: [ENGINE_TYPES, METHOD_TYPES],
     node: 'all',
-    packages: ['commander', 'pino', 'pino-pretty'],
+    packages: ['commander', 'pino', 'pino-pretty', 'yaml'],
   },
 ];
 

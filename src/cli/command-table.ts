@@ -70,6 +70,12 @@ export const COMMAND_TABLE: readonly CommandEntry[] = [
     load: async () => (await import('./commands/group.ts')).registerGroup,
   },
   {
+    name: 'apply',
+    summary: 'make the device what a declaration says',
+    heading: VOLUMES,
+    load: async () => (await import('./commands/apply.ts')).registerApply,
+  },
+  {
     name: 'status',
     summary: 'the device at a glance',
     heading: WATCH,

@@ -4,6 +4,7 @@
  */
 import { z } from 'zod';
 import { defineMethod, type Method } from './method.ts';
+import { applyMethods } from './methods/apply.ts';
 import { clientMethods } from './methods/client.ts';
 import { connectionMethods } from './methods/connection.ts';
 import { deviceMethods } from './methods/device.ts';
@@ -41,6 +42,7 @@ export const METHODS = {
   ...poolMethods,
   ...pairMethods,
   ...groupMethods,
+  ...applyMethods,
   ...clientMethods,
   ...faultMethods,
   ...connectionMethods,

@@ -83,6 +83,7 @@ export const FAULTS = {
   PAIR_GROUPED: fault(EXIT.refused, EINVAL, 'The pair is in a group already.', 'remove it there first (twinvol group remove)'),
   NOT_SCHEDULED: fault(EXIT.refused, EINVAL, 'No split is scheduled that could be taken back.', 'twinvol pair status shows the scheduled splits'),
   SPLIT_MISSED: fault(EXIT.refused, EINVAL, 'The moment of a scheduled split passed while no engine ran.', 'schedule it anew, or split now'),
+  UNMET: fault(EXIT.noCandidate, ENOSPC, 'A declaration has requirements that cannot be met; nothing was changed.', 'change the declaration, or what stands in its way'),
   REGIONS_MISSING: fault(EXIT.noCandidate, ENOSPC, 'The unassigned-region table has too few regions.', 'delete or shrink a volume, or use a smaller size'),
   LIMIT: fault(EXIT.refused, ENOMEM, 'A limit of the device is reached.', 'see the limits in the README'),
   CHANGED: fault(EXIT.changed, EINVAL, 'Things changed between the plan and the command.', 'look again and repeat the command'),

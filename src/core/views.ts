@@ -161,6 +161,22 @@ export type PlanView = {
   readonly destroys: readonly Destruction[];
 };
 
+/** What a declaration would change (`plan`), or has changed. */
+export type ApplyView = {
+  readonly plan: boolean;
+  /** In the order in which they are made. `at` is a JSON pointer into the declaration. */
+  readonly changes: ReadonlyArray<{ readonly at: string; readonly kind: 'create' | 'change' | 'remove'; readonly text: string }>;
+  /** Requirements that are met without a change. */
+  readonly met: number;
+  /** Hosts that are asked before anything is overwritten. */
+  readonly hosts: readonly string[];
+  readonly regions: number;
+  /** To be copied into new pairs, holes included. */
+  readonly bytes: number;
+  /** Capacity of the volumes whose content is overwritten or given up; 0 where it has happened. */
+  readonly destroysBytes: number;
+};
+
 /** A numbered event; `exists` records describe what is there, the rest what changed. */
 export type EventView = {
   readonly seq: number;

@@ -7,8 +7,9 @@
  */
 import type { AuditRecord } from '../core/audit.ts';
 import type { CertificateView, HostView, InquiryView, MountView } from '../core/host-views.ts';
+import type { Declaration } from '../core/declaration.ts';
 import type { DeviceSettings, FenceLevel, GroupRow, HostAccess, VolumeAttribute } from '../core/rows.ts';
-import type { CandidateView, ClientView, EventView, PairView, PlanView, StatusView, VolumeView } from '../core/views.ts';
+import type { ApplyView, CandidateView, ClientView, EventView, PairView, PlanView, StatusView, VolumeView } from '../core/views.ts';
 import type { PairState } from '../core/rows.ts';
 
 export type VolumeRef = string | number;
@@ -23,6 +24,7 @@ export type VolumeCreateInput = Planned & {
   readonly name: string;
   readonly sizeBytes: number;
   readonly attribute?: VolumeAttribute;
+  readonly protected?: boolean;
 };
 export type PairCreateInput = Planned &
   PairRef & {
@@ -42,6 +44,7 @@ export type Consent = {
   /** Who decides, as the caller says; goes to the audit record. */
   readonly by?: string;
 };
+export type ApplyInput = Planned & { readonly declaration: Declaration; readonly consent?: Consent };
 export type PairCommandInput = Planned &
   PairRef & {
     readonly consent?: Consent;
@@ -151,6 +154,9 @@ export interface Engine {
   /** Asks the hosts of a volume now, and changes nothing. */
   inquiry(volume: VolumeRef): Promise<InquiryView>;
   audit(input?: AuditInput): Promise<readonly AuditRecord[]>;
+
+  /** Makes the device what a declaration says; `UNMET` names everything that cannot be met, and nothing has changed then. */
+  apply(input: ApplyInput): Promise<ApplyView>;
 
   clientList(): Promise<readonly ClientView[]>;
   clientEnd(input: { readonly id: number }): Promise<ClientView>;

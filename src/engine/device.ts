@@ -12,8 +12,9 @@ import type { AuditRecord } from '../core/audit.ts';
 import { TwinvolError } from '../core/faults.ts';
 import type { HostView, InquiryView, MountView } from '../core/host-views.ts';
 import type { DeviceSettings, GroupRow, TableOp } from '../core/rows.ts';
-import type { CandidateView, ClientView, EventView, PairView, PlanView, StatusView, VolumeView } from '../core/views.ts';
+import type { ApplyView, CandidateView, ClientView, EventView, PairView, PlanView, StatusView, VolumeView } from '../core/views.ts';
 import type {
+  ApplyInput,
   AuditInput,
   Consent,
   Engine,
@@ -32,6 +33,7 @@ import type {
   VolumeCreateInput,
   VolumeRef,
 } from './api.ts';
+import { Apply } from './apply.ts';
 import { ClientCommands } from './client-commands.ts';
 import type { DeviceContext } from './context.ts';
 import type { DeviceParts } from './device-parts.ts';
@@ -65,6 +67,7 @@ export class DeviceEngine implements Engine {
   readonly #hosts: HostCommands;
   readonly #inquiries: InquiryCommands;
   readonly #scheduled: ScheduledSplits;
+  readonly #apply: Apply;
   readonly #faults: FaultCommands;
   readonly #clients: ClientCommands;
   readonly #settings: SettingsCommands;
@@ -87,6 +90,7 @@ export class DeviceEngine implements Engine {
     this.#groups = new GroupCommands(context, shell, this.#pairs);
     this.#scheduled = new ScheduledSplits(context, this.#pairs, this.#groups);
     this.#scheduled.look();
+    this.#apply = new Apply(context, this);
     this.#groupResync = new GroupResync(context, shell);
     this.#hosts = new HostCommands(context);
     this.#inquiries = new InquiryCommands(context);
@@ -219,6 +223,10 @@ export class DeviceEngine implements Engine {
   }
   audit(input: AuditInput = {}): Promise<readonly AuditRecord[]> {
     return this.#do(() => this.#inquiries.audit(input));
+  }
+
+  apply(input: ApplyInput): Promise<ApplyView> {
+    return this.#do(() => this.#apply.run(input));
   }
 
   clientList(): Promise<readonly ClientView[]> {

@@ -28,6 +28,8 @@ export type InquiryRequest = {
 /** The leave to go on. */
 export type Permit = {
   /** To be called when the command has been carried out, or has failed with `error`: for the audit record. */
+  /** What was found, and is covered by the operator's consent. */
+  readonly findings: readonly Finding[];
   ended(error: unknown): Promise<void>;
 };
 

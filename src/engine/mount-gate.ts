@@ -85,7 +85,7 @@ export class MountGate implements InquiryGate {
     }
     await audit.decided(inquired, decision);
     this.#tell(request, decision, inquiry);
-    return { ended: (error) => audit.ended(inquiry, error) };
+    return { findings: decision.findings, ended: (error) => audit.ended(inquiry, error) };
   }
 
   async look(volume: VolumeRow): Promise<InquiryView> {

@@ -43,7 +43,7 @@ export class VolumeCommands {
   }
 
   async create(input: VolumeCreateInput): Promise<VolumeView | PlanView> {
-    const { name, sizeBytes, attribute = 'normal' } = input;
+    const { name, sizeBytes, attribute = 'normal', protected: isProtected = false } = input;
     const { store, regions, plane, locks, nowMs } = this.#context;
     requireName('volume', name);
     requireCapacity(sizeBytes);

@@ -8,7 +8,13 @@ const VOLUME_OR_PLAN = '`VolumeView`, or `PlanView` with `plan`';
 export const volumeMethods = {
   'volume.create': defineMethod({
     summary: 'Makes a volume; it reads as zeros and takes no space until it is written.',
-    params: z.strictObject({ name, sizeBytes, attribute: attribute.exactOptional(), plan: planned }),
+    params: z.strictObject({
+      name,
+      sizeBytes,
+      attribute: attribute.exactOptional(),
+      protected: z.boolean().exactOptional().describe('kept out of every automatic choice'),
+      plan: planned,
+    }),
     result: VOLUME_OR_PLAN,
     changes: true,
     destroysData: false,
