@@ -18,7 +18,7 @@ import { FlushGroup } from './flush-group.ts';
 import type { FromLane, LaneStart, ToLane, ZeroJob } from './lane-messages.ts';
 import { Outbox } from './outbox.ts';
 import { DEVICE } from './shared-memory.ts';
-import { WorkerVolumes, type VolumeMessage } from './worker-volumes.ts';
+import { WorkerVolumes, type PictureMessage, type VolumeMessage } from './worker-volumes.ts';
 import { WritePath, type LegFailure, type WorkerPair, type WorkerVolume } from './write-path.ts';
 
 /** Bytes read from a socket at once. */
@@ -74,7 +74,7 @@ export class Lane {
     this.flushes = new FlushGroup(report);
     this.executor = new Executor(this);
     this.#picture = new WorkerVolumes(start.slot, makeLaneVolume);
-    this.connections = new ConnectionTable(this, start.tls);
+    this.connections = new ConnectionTable(this, start.tls, start.deadlines);
   }
 
   /** Serves until it is told to stop. */
@@ -190,7 +190,7 @@ export class Lane {
         return this.#onStop();
       default:
         this.#picture.apply(message);
-        this.#afterPicture();
+        this.#afterPicture(message);
     }
   }
 
@@ -198,11 +198,16 @@ export class Lane {
     this.send(error === undefined ? { type: 'answer', id, value } : { type: 'answer', id, value, error });
   }
 
-  #afterPicture(): void {
+  /** Only the volumes that the message can make slow or fast are looked at: a lane may know thousands. */
+  #afterPicture(message: PictureMessage): void {
+    const { volumes } = this.#picture;
     this.flushes.survivesPowerLoss = this.#picture.survivesPowerLoss;
-    for (const volume of this.#picture.volumes.values()) {
-      volume.mayDelay = volume.leg.faults !== null || volume.primaryOf.some((pair) => pair.secondary.leg.faults !== null);
-    }
+    if (message.type === 'pair-gone') return volumes.forEach(noteDelay);
+    const volume = volumes.get(message.type === 'volume' ? message.leg.number : message.type === 'pair' ? message.primary : -1);
+    if (volume === undefined) return;
+    noteDelay(volume);
+    const primary = volumes.get(volume.secondaryOf?.primary.leg.number ?? -1);
+    if (primary !== undefined) noteDelay(primary);
   }
 
   #hold(id: number, number: number): void {
@@ -219,6 +224,10 @@ export class Lane {
     this.connections.proceedHeld(number);
   }
 }
+
+const noteDelay = (volume: LaneVolume): void => {
+  volume.mayDelay = volume.leg.faults !== null || volume.primaryOf.some((pair) => pair.secondary.leg.faults !== null);
+};
 
 const makeLaneVolume = (message: VolumeMessage, base: WorkerVolume): LaneVolume => ({
   ...base,
