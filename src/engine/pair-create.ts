@@ -11,10 +11,11 @@
  */
 import { TwinvolError } from '../core/faults.ts';
 import { decide, refusalError } from '../core/pair-machine.ts';
+import { requireDirtyRegion, requirePrimary } from '../core/pair-options.ts';
 import type { PairRow, VolumeRow } from '../core/rows.ts';
 import { chooseSecondary, nameSecondary } from '../core/selection.ts';
 import type { Choice } from '../core/selection.ts';
-import { DIRTY_REGION_BYTES_MIN, dirtyRegionBytesFor, formatSize, isPowerOfTwo, PAIRS_PER_PRIMARY_MAX } from '../core/units.ts';
+import { dirtyRegionBytesFor, formatSize } from '../core/units.ts';
 import type { PairView, PlanView } from '../core/views.ts';
 import type { Consent, PairCreateInput } from './api.ts';
 import type { DeviceContext } from './context.ts';
@@ -42,7 +43,7 @@ export class PairCreate {
 
   async run(input: CreateInput): Promise<PairView | PlanView> {
     requirePace(input.pace);
-    this.#requireDirtyRegion(input.dirtyRegionBytes);
+    requireDirtyRegion(input.dirtyRegionBytes, this.#context.store.regionBytes);
     for (let attempt = 1; attempt <= CHOICE_ATTEMPTS_MAX; attempt += 1) {
       const primary = this.#requirePrimary(input);
       const choice = await this.#choose(primary, input);
@@ -115,22 +116,14 @@ export class PairCreate {
   }
 
   #requirePrimary(input: CreateInput): VolumeRow {
-    const primary = this.#context.store.tables.volume(input.primary);
-    const asSecondary = this.#context.pairs.ofSecondary(primary.number);
-    if (asSecondary !== undefined || primary.attribute === 'secondary') {
-      const why =
-        asSecondary === undefined
-          ? 'it is a volume of the pool (attribute secondary)'
-          : `it is the secondary of ${this.#context.views.pairText(asSecondary)}`;
-      throw new TwinvolError('NOT_A_PRIMARY', `${primary.name} cannot be a primary: ${why}`, { details: { volume: primary.number } });
-    }
-    const count = this.#context.pairs.ofPrimary(primary.number).length;
-    if (count >= PAIRS_PER_PRIMARY_MAX) {
-      throw new TwinvolError('LIMIT', `${primary.name} has ${count} pairs, and ${PAIRS_PER_PRIMARY_MAX} is the limit`, {
-        remedy: 'release one of them first',
-      });
-    }
+    const { pairs, store, views } = this.#context;
+    const primary = store.tables.volume(input.primary);
+    const asSecondary = pairs.ofSecondary(primary.number);
     requireNoRestore(this.#context, primary, null, 'create');
+    requirePrimary(primary, {
+      secondaryOf: asSecondary === undefined ? null : views.pairText(asSecondary),
+      pairs: pairs.ofPrimary(primary.number),
+    });
     return primary;
   }
 
@@ -165,14 +158,6 @@ export class PairCreate {
     if (pair === undefined) return;
     const decision = decide(pair, { event: 'create', pair }, this.#context.nowMs());
     if (decision.kind === 'refused') throw refusalError(decision, this.#context.views.pairText(pair));
-  }
-
-  #requireDirtyRegion(bytes: number | undefined): void {
-    const { regionBytes } = this.#context.store;
-    if (bytes === undefined || (isPowerOfTwo(bytes) && bytes >= DIRTY_REGION_BYTES_MIN && bytes <= regionBytes)) return;
-    throw new TwinvolError('USAGE', `a dirty region cannot be ${bytes} bytes`, {
-      remedy: `give a power of two from ${formatSize(DIRTY_REGION_BYTES_MIN)} to the physical region's ${formatSize(regionBytes)}`,
-    });
   }
 
   #plan(primary: VolumeRow, { volume, how, fitting }: Choice, input: CreateInput): PlanView {
