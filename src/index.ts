@@ -12,26 +12,32 @@
  * line works on the device too. Errors are `TwinvolError` with a stable `code`.
  */
 import { join, resolve } from 'node:path';
+import { pino } from 'pino';
 import type { Logger } from 'pino';
-import { ControlServer } from './control/server.ts';
 import { TwinvolError } from './core/faults.ts';
 import type { DeviceSettings, VolumeAttribute } from './core/rows.ts';
 import type { EventView, StatusView } from './core/views.ts';
 import type { Engine, VolumeRef } from './engine/api.ts';
-import type { DeviceEngine } from './engine/device.ts';
 import { openEngine } from './engine/open-engine.ts';
+import type { EngineOptions } from './engine/open-engine.ts';
 import { Pair } from './engine/pair-handle.ts';
 import { Volume, bytesOf } from './engine/volume-handle.ts';
 import type { Size } from './engine/volume-handle.ts';
+import { openHostedDevice } from './hosted-device.ts';
 import { makeTemporaryDirectory, removeDirectory } from './platform/temporary-directory.ts';
 import { initStore } from './store/init.ts';
 import { CONTROL_SOCKET_NAME } from './wire/control-frames.ts';
 
 export type {
+  AuditInput,
   Consent,
   Engine,
   FaultAddInput,
   FaultRule,
+  GrantInput,
+  HostAddInput,
+  HostAdded,
+  HostCertified,
   PairCommandInput,
   PairCreateInput,
   PairRef,
@@ -42,6 +48,8 @@ export type {
   VolumeCreateInput,
   VolumeRef,
 } from './engine/api.ts';
+export type { AgentView, AnswerView, CertificateView, GrantView, HostView, InquiryView, MountView } from './core/host-views.ts';
+export type { AuditRecord } from './core/audit.ts';
 export type { CandidateView, ClientView, CopyPointer, EventView, PairView, PlanView, StatusView, VolumeView } from './core/views.ts';
 export type { CopyKind, DeviceSettings, FenceLevel, GroupRow, PairState, VolumeAttribute } from './core/rows.ts';
 export type { CopyOptions } from './engine/pair-handle.ts';
@@ -65,28 +73,36 @@ export type DeviceOptions = {
   /** PEM texts. */
   readonly tls?: { readonly certPem: string; readonly keyPem: string; readonly caPem?: string; readonly required: boolean };
   readonly lanes?: number;
-  /** True: a control socket in the store, for the command line. */
+  /** True: a control socket in the store, for the command line, and beside it one for the agents of hosts. */
   readonly control?: boolean;
+  /** With `control`: `HOST:PORT` on which agents come in over mutual TLS. */
+  readonly agentTcp?: string;
+  /** What that listener shows, as PEM texts; default: what `twinvol ca issue-server` made. */
+  readonly agentTls?: { readonly certificate: string; readonly key: string; readonly authority: string };
+  /** Further addresses under which hosts reach the TCP exports: `HOST` or `HOST:PORT`. */
+  readonly advertise?: readonly string[];
   /** A pino logger. Default: silent. */
   readonly log?: Logger;
 };
+
+/** Socket, and address over TLS, of the agents' listener. */
+export type Agents = { readonly unix: string; readonly tls: string | null };
 
 export type CreateVolumeOptions = { readonly attribute?: VolumeAttribute };
 
 export class Device {
   /** Every command, as the control socket has them. */
   readonly engine: Engine;
-  readonly #engine: DeviceEngine;
-  readonly #control: ControlServer | null;
-  readonly #removeAtEnd: string | null;
+  /** Where agents come in; null without a control socket. */
+  readonly agents: Agents | null;
+  readonly #close: () => Promise<void>;
   #closed: Promise<void> | null = null;
 
   /** Use `openDevice`. */
-  constructor(engine: DeviceEngine, control: ControlServer | null, removeAtEnd: string | null) {
+  constructor(engine: Engine, agents: Agents | null, close: () => Promise<void>) {
     this.engine = engine;
-    this.#engine = engine;
-    this.#control = control;
-    this.#removeAtEnd = removeAtEnd;
+    this.agents = agents;
+    this.#close = close;
   }
 
   /** @throws TwinvolError `NAME_INVALID`, `VOLUME_EXISTS`, `CAPACITY_INVALID`, `STORE_FULL` */
@@ -146,15 +162,6 @@ export class Device {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
   }
-
-  async #close(): Promise<void> {
-    try {
-      await this.#control?.close();
-      await this.#engine.close();
-    } finally {
-      if (this.#removeAtEnd !== null) await removeDirectory(this.#removeAtEnd);
-    }
-  }
 }
 
 /**
@@ -186,23 +193,30 @@ const makeStore = async (directory: string, { regionSize, pvSize }: DeviceOption
 };
 
 const open = async (directory: string, options: DeviceOptions, removeAtEnd: string | null): Promise<Device> => {
-  const { nbdUnix, nbdTcp, tls, lanes, log } = options;
-  const controlPath = options.control === true ? join(directory, CONTROL_SOCKET_NAME) : '';
-  const engine = await openEngine({
-    store: directory,
-    controlPath,
-    ...(nbdUnix === undefined ? {} : { nbdUnix }),
-    ...(nbdTcp === undefined ? {} : { nbdTcp }),
-    ...(tls === undefined ? {} : { tls }),
-    ...(lanes === undefined ? {} : { lanes }),
-    ...(log === undefined ? {} : { log }),
-  });
-  const control = controlPath === '' ? null : new ControlServer(engine, controlPath, log === undefined ? {} : { log });
-  try {
-    await control?.listen();
-  } catch (error) {
-    await engine.close();
-    throw error;
+  const { agentTcp, agentTls, control = false, log = pino({ level: 'silent' }) } = options;
+  const engine = engineOptions(directory, options);
+  const remove = async (): Promise<void> => {
+    if (removeAtEnd !== null) await removeDirectory(removeAtEnd);
+  };
+  if (!control) {
+    const alone = await openEngine({ ...engine, log, controlPath: '' });
+    return new Device(alone, null, () => alone.close().finally(remove));
   }
-  return new Device(engine, control, removeAtEnd);
+  const hosted = await openHostedDevice({
+    engine,
+    controlPath: join(directory, CONTROL_SOCKET_NAME),
+    log,
+    ...(agentTcp === undefined ? {} : { agentTcp }),
+    ...(agentTls === undefined ? {} : { agentTls }),
+  });
+  return new Device(hosted.engine, hosted.agents, () => hosted.close().finally(remove));
 };
+
+const engineOptions = (store: string, { nbdUnix, nbdTcp, tls, lanes, advertise }: DeviceOptions): EngineOptions => ({
+  store,
+  ...(nbdUnix === undefined ? {} : { nbdUnix }),
+  ...(nbdTcp === undefined ? {} : { nbdTcp }),
+  ...(tls === undefined ? {} : { tls }),
+  ...(lanes === undefined ? {} : { lanes }),
+  ...(advertise === undefined ? {} : { advertise }),
+});

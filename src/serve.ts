@@ -1,21 +1,17 @@
 /**
- * The engine as a process: what `twinvol serve` runs. Joins the engine with the control socket and the log.
- *
- * Ends in this order: the control socket takes no more requests and answers what is in flight, then the engine drains
- * its NBD connections, makes everything durable and gives the store up.
+ * The engine as a process: what `twinvol serve` runs, and what the command line does on a store without one.
  */
 import { join, resolve } from 'node:path';
 import { destination, pino } from 'pino';
-import type { Logger } from 'pino';
-import { ControlServer } from './control/server.ts';
 import { TwinvolError } from './core/faults.ts';
 import type { StatusView } from './core/views.ts';
-import type { DeviceEngine } from './engine/device.ts';
-import { openEngine } from './engine/open-engine.ts';
-import type { EngineOptions } from './engine/open-engine.ts';
+import { openHostedDevice } from './hosted-device.ts';
+import type { HostedDevice, HostedOptions } from './hosted-device.ts';
+import type { TlsIdentity } from './platform/mutual-tls.ts';
 import { readPrivateFile } from './platform/private-file.ts';
 import { CONTROL_SOCKET_NAME } from './wire/control-frames.ts';
 
+export { initAuthority, issueServer } from './certificates.ts';
 export { checkStore } from './store/check.ts';
 export { initStore } from './store/init.ts';
 
@@ -37,10 +33,22 @@ export type ServeOptions = {
   /** A level of pino. Default `warn`; JSON on standard error. */
   readonly logLevel?: string;
   readonly lanes?: number;
+  /** Further addresses under which hosts reach the TCP exports: `HOST` or `HOST:PORT`. */
+  readonly advertise?: readonly string[];
+  /** `HOST:PORT` on which the agents of hosts come in over mutual TLS. */
+  readonly agentTcp?: string;
+  /** A command of the shell that is run for each warning, with the event as JSON on its standard input. */
+  readonly onWarning?: string;
 };
 
 export type Served = {
-  readonly ready: { readonly control: string; readonly nbd: readonly string[]; readonly status: StatusView };
+  readonly ready: {
+    readonly control: string;
+    readonly nbd: readonly string[];
+    /** Where agents come in: `unix:PATH`, `tls:HOST:PORT`. */
+    readonly agents: readonly string[];
+    readonly status: StatusView;
+  };
   /** Resolves when the engine has ended in order; rejects with what went wrong. */
   readonly closed: Promise<void>;
   /** Ends the engine in order. Calling it again waits for the same end. */
@@ -51,19 +59,22 @@ export type Served = {
 export const serve = async (options: ServeOptions): Promise<Served> => {
   const log = pino({ name: 'twinvol', level: options.logLevel ?? 'warn' }, destination({ dest: 2, sync: true }));
   const controlPath = join(resolve(options.store), CONTROL_SOCKET_NAME);
-  const engine = await openEngine({ ...engineOptions(options), log, controlPath });
-  const control = new ControlServer(engine, controlPath, { log });
-  try {
-    await control.listen();
-  } catch (error) {
-    await engine.close();
-    throw error;
-  }
-  const status = engine.status();
-  return { ready: { control: controlPath, nbd: status.sockets.nbd, status }, ...ending(engine, control, log) };
+  const { agentTcp, onWarning, tls } = options;
+  const device = await openHostedDevice({
+    engine: engineOptions(options),
+    controlPath,
+    log,
+    ...(agentTcp === undefined ? {} : { agentTcp }),
+    ...(agentTcp === undefined || tls?.caFile === undefined ? {} : { agentTls: agentIdentity(tls, tls.caFile) }),
+    ...(onWarning === undefined ? {} : { onWarning }),
+  });
+  const status = device.engine.status();
+  const { unix, tls: address } = device.agents;
+  const agents = [`unix:${unix}`, ...(address === null ? [] : [`tls:${address}`])];
+  return { ready: { control: controlPath, nbd: status.sockets.nbd, agents, status }, ...ending(device) };
 };
 
-const ending = (engine: DeviceEngine, control: ControlServer, log: Logger): Pick<Served, 'closed' | 'drain'> => {
+const ending = (device: HostedDevice): Pick<Served, 'closed' | 'drain'> => {
   let end: (how: Promise<void>) => void = () => undefined;
   const closed = new Promise<void>((settle) => {
     end = settle;
@@ -71,13 +82,9 @@ const ending = (engine: DeviceEngine, control: ControlServer, log: Logger): Pick
   // Whoever waits for the end is told; nobody has to.
   closed.catch(() => undefined);
   let draining: Promise<void> | null = null;
-  const drainOnce = async (): Promise<void> => {
-    await control.close().catch((error: unknown) => log.error({ err: error }, 'the control socket did not close in order'));
-    await engine.close();
-  };
   const drain = (): Promise<void> => {
     if (draining === null) {
-      draining = drainOnce();
+      draining = device.close();
       end(draining);
     }
     return draining;
@@ -85,12 +92,20 @@ const ending = (engine: DeviceEngine, control: ControlServer, log: Logger): Pick
   return { closed, drain };
 };
 
-const engineOptions = ({ store, nbdUnix, nbdTcp, tls, lanes }: ServeOptions): EngineOptions => ({
+/** The agents' listener shows the certificate of the NBD one, where that asks for certificates too. */
+const agentIdentity = ({ certFile, keyFile }: NonNullable<ServeOptions['tls']>, caFile: string): TlsIdentity => ({
+  certificate: pemOf(certFile, 'certificate'),
+  key: pemOf(keyFile, 'key'),
+  authority: pemOf(caFile, "authority's certificate"),
+});
+
+const engineOptions = ({ store, nbdUnix, nbdTcp, tls, lanes, advertise }: ServeOptions): HostedOptions['engine'] => ({
   store,
   ...(nbdUnix === undefined ? {} : { nbdUnix }),
   ...(nbdTcp === undefined ? {} : { nbdTcp }),
   ...(lanes === undefined ? {} : { lanes }),
-  ...(tls === undefined ? {} : { tls: tlsMaterial(tls) }),
+  ...(advertise === undefined ? {} : { advertise }),
+  ...(tls === undefined || nbdTcp === undefined ? {} : { tls: tlsMaterial(tls) }),
 });
 
 const tlsMaterial = ({
@@ -98,7 +113,7 @@ const tlsMaterial = ({
   keyFile,
   caFile,
   required = caFile !== undefined,
-}: NonNullable<ServeOptions['tls']>): NonNullable<EngineOptions['tls']> => ({
+}: NonNullable<ServeOptions['tls']>): NonNullable<HostedOptions['engine']['tls']> => ({
   certPem: pemOf(certFile, 'certificate'),
   keyPem: pemOf(keyFile, 'key'),
   ...(caFile === undefined ? {} : { caPem: pemOf(caFile, "authority's certificate") }),

@@ -23,8 +23,8 @@ export const withConsentOptions = (command: Command): Command => {
   return command
     .option(
       '--override <FINDING>',
-      'go on in spite of this finding: mounted:HOST, open:HOST, no-answer:HOST, client:ID (repeatable)',
+      'go on in spite of this finding: mounted:HOST, open:HOST, unknown:HOST, no-answer:HOST, client:ID (repeatable)',
       collect,
     )
-    .option('--reason <TEXT>', 'why; goes to the event log');
+    .option('--reason <TEXT>', 'why; goes to the audit record');
 };

@@ -46,6 +46,12 @@ export class CommandContext {
     throw new TwinvolError('USAGE', 'which device? no store is named', { remedy: 'give --store DIR, or set TWINVOL_STORE' });
   }
 
+  /** Who sits here, for the audit record: the user, also behind sudo. */
+  get userName(): string {
+    const { SUDO_USER: behindSudo } = this.io.env;
+    return behindSudo === undefined || behindSudo === '' ? this.io.userName() : `${behindSudo} (as ${this.io.userName()})`;
+  }
+
   client(): Promise<ControlClient> {
     this.#client ??= this.#connect();
     return this.#client;

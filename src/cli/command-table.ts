@@ -18,6 +18,7 @@ export type CommandEntry = {
 
 const DEVICE = 'Device:';
 const VOLUMES = 'Volumes and pairs:';
+const HOSTS = 'Hosts and who uses what:';
 const WATCH = 'Watching:';
 const TESTS = 'Tests and help:';
 const ALIASES = 'For scripts of other systems (see each one with --help):';
@@ -74,6 +75,39 @@ export const COMMAND_TABLE: readonly CommandEntry[] = [
     summary: 'make the device what a declaration says',
     heading: VOLUMES,
     load: async () => (await import('./commands/apply.ts')).registerApply,
+  },
+  { name: 'host', summary: 'hosts that may use volumes', heading: HOSTS, load: async () => (await import('./commands/host.ts')).registerHost },
+  { name: 'grant', summary: 'let a host use a volume', heading: HOSTS, load: async () => (await import('./commands/host.ts')).registerGrant },
+  { name: 'revoke', summary: 'take a grant away', heading: HOSTS, load: async () => (await import('./commands/host.ts')).registerRevoke },
+  {
+    name: 'agent',
+    summary: 'run on a host: answers whether it uses a volume',
+    heading: HOSTS,
+    load: async () => (await import('./commands/agent.ts')).registerAgent,
+  },
+  {
+    name: 'ca',
+    summary: "the device's own certificates",
+    heading: HOSTS,
+    load: async () => (await import('./commands/certificate.ts')).registerCertificates,
+  },
+  {
+    name: 'inquiry',
+    summary: 'ask who uses a volume, now',
+    heading: HOSTS,
+    load: async () => (await import('./commands/inquiry.ts')).registerInquiry,
+  },
+  {
+    name: 'mounts',
+    summary: 'what the hosts said last',
+    heading: HOSTS,
+    load: async () => (await import('./commands/inquiry.ts')).registerMounts,
+  },
+  {
+    name: 'audit',
+    summary: 'what was asked and decided',
+    heading: HOSTS,
+    load: async () => (await import('./commands/inquiry.ts')).registerAudit,
   },
   {
     name: 'status',

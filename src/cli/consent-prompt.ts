@@ -48,10 +48,11 @@ export const withConsent = async <Result>(
 ): Promise<Result> => {
   const overrides = options.override ?? [];
   if (overrides.length > 0 && (options.reason ?? '').trim() === '') {
-    throw new TwinvolError('USAGE', '--override needs a reason', { remedy: 'give it with --reason TEXT; it goes to the event log' });
+    throw new TwinvolError('USAGE', '--override needs a reason', { remedy: 'give it with --reason TEXT; it goes to the audit record' });
   }
+  const by = context.userName;
   const first: Consent = { ...(overrides.length > 0 ? { overrides } : {}), ...given({ reason: options.reason }) };
-  let consent: { consent?: Consent } = Object.keys(first).length > 0 ? { consent: first } : {};
+  let consent: { consent?: Consent } = Object.keys(first).length > 0 ? { consent: { ...first, by } } : {};
   while (true) {
     try {
       return await call(consent);
@@ -61,7 +62,7 @@ export const withConsent = async <Result>(
       if (!(await isConfirmed(context, error, words.question))) {
         throw new TwinvolError(error.code, words.notDone, { remedy: error.remedy });
       }
-      consent = { consent: { token, ...given({ reason: options.reason }) } };
+      consent = { consent: { token, by, ...given({ reason: options.reason }) } };
     }
   }
 };

@@ -4,6 +4,7 @@
  */
 
 import { on } from 'node:events';
+import { userInfo } from 'node:os';
 
 export type CliStream = {
   write(text: string): void;
@@ -27,6 +28,8 @@ export type CliIo = {
   keys(): AsyncIterable<Key>;
   /** Milliseconds since 1970. */
   nowMs(): number;
+  /** Name of the user whose process this is. */
+  userName(): string;
   /** Fires when the user interrupts (Ctrl-C) or the process is told to end. */
   readonly interrupted: AbortSignal;
 };
@@ -86,6 +89,15 @@ async function* keysOfTerminal(): AsyncGenerator<Key, void, undefined> {
   }
 }
 
+/** A user without an entry in the system's list has a number only. */
+const nameOfUser = (): string => {
+  try {
+    return userInfo().username;
+  } catch {
+    return `user ${process.getuid?.() ?? 'unknown'}`;
+  }
+};
+
 /** The process's own streams. A reader that closes our output (`| head`) ends us without a word. */
 export const processIo = (): CliIo => {
   const interrupt = new AbortController();
@@ -103,6 +115,7 @@ export const processIo = (): CliIo => {
     ask: askOnTerminal,
     keys: keysOfTerminal,
     nowMs: () => Date.now(),
+    userName: nameOfUser,
     get interrupted() {
       return listenForInterrupt(interrupt);
     },

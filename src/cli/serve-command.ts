@@ -6,7 +6,7 @@ import type { Command } from 'commander';
 import { EXIT, TwinvolError } from '../core/faults.ts';
 import { formatSize } from '../core/units.ts';
 import type { StatusView } from '../core/views.ts';
-import { choiceArgument, numberArgument, sizeArgument } from './arguments.ts';
+import { choiceArgument, collect, numberArgument, sizeArgument } from './arguments.ts';
 import { addCommand, addGroup } from './command-builder.ts';
 import type { CommandContext } from './command-context.ts';
 import { given } from './given.ts';
@@ -75,15 +75,18 @@ type ServeCommandOptions = {
   readonly tlsRequired?: boolean;
   readonly logLevel?: string;
   readonly lanes?: number;
+  readonly advertise?: readonly string[];
+  readonly agentTcp?: string;
+  readonly onWarning?: string;
 };
 
 /** TLS needs both files of the server, and TCP to be of use. */
-const tlsOf = ({ tlsCert, tlsKey, tlsCa, tlsRequired, nbdTcp }: ServeCommandOptions) => {
+const tlsOf = ({ tlsCert, tlsKey, tlsCa, tlsRequired, nbdTcp, agentTcp }: ServeCommandOptions) => {
   if (tlsCert === undefined && tlsKey === undefined && tlsCa === undefined && tlsRequired === undefined) return undefined;
   if (tlsCert === undefined || tlsKey === undefined) {
     throw new TwinvolError('USAGE', 'TLS needs a certificate and its key', { remedy: 'give both --tls-cert FILE and --tls-key FILE' });
   }
-  if (nbdTcp === undefined)
+  if (nbdTcp === undefined && agentTcp === undefined)
     throw new TwinvolError('USAGE', 'TLS is for TCP, and no --nbd-tcp is given', { remedy: 'give --nbd-tcp HOST:PORT' });
   return { certFile: tlsCert, keyFile: tlsKey, ...given({ caFile: tlsCa, required: tlsRequired }) };
 };
@@ -98,8 +101,8 @@ const serveStore = async (context: CommandContext, options: ServeCommandOptions)
   const { interrupted, stdout } = context.io;
   const tls = tlsOf(options);
   const { serve } = await import('../serve.ts');
-  const { nbdUnix, nbdTcp, logLevel, lanes } = options;
-  const engine = await serve({ store: context.storeDirectory, ...given({ nbdUnix, nbdTcp, tls, logLevel, lanes }) });
+  const { tlsCert: _cert, tlsKey: _key, tlsCa: _ca, tlsRequired: _required, ...rest } = options;
+  const engine = await serve({ store: context.storeDirectory, ...given({ ...rest, tls }) });
   const drained = new Promise<void>((resolve, reject) => {
     const drain = (): void => {
       context.note('draining: connections are told to go, what is acknowledged is made durable');
@@ -108,11 +111,11 @@ const serveStore = async (context: CommandContext, options: ServeCommandOptions)
     if (interrupted.aborted) drain();
     else interrupted.addEventListener('abort', drain, { once: true });
   });
-  const { control, nbd, status } = engine.ready;
+  const { control, nbd, agents, status } = engine.ready;
   stdout.write(
     context.json
-      ? `${JSON.stringify({ ready: { control, nbd }, status })}\n`
-      : `${startLine(status)}\nready ${nbd.join(' ')} control ${control}\n`,
+      ? `${JSON.stringify({ ready: { control, nbd, agents }, status })}\n`
+      : `${startLine(status)}\nagents ${agents.join(' ')}\nready ${nbd.join(' ')} control ${control}\n`,
   );
   await Promise.race([engine.closed, drained]);
   await engine.closed;
@@ -129,6 +132,13 @@ export const registerServe = (program: Command, context: CommandContext): void =
     .option('--tls-key <FILE>', 'its key (PEM)')
     .option('--tls-ca <FILE>', 'clients must show a certificate of this authority (PEM)')
     .option('--tls-required', 'refuse clients that do not use TLS')
+    .option(
+      '--advertise <HOST[:PORT]>',
+      'a further name or address under which hosts reach --nbd-tcp; an inquiry recognises uses by it (repeatable)',
+      collect,
+    )
+    .option('--agent-tcp <HOST:PORT>', "let the agents of hosts in here over mutual TLS, by --tls-* or the store's own certificates")
+    .option('--on-warning <COMMAND>', 'run by the shell for each warning, with the event as JSON on its input; 10 s at most')
     .option('--log-level <LEVEL>', `${LOG_LEVELS.join(', ')}; default warn; JSON on stderr`, choiceArgument('log level', LOG_LEVELS))
     .option('--lanes <N>', 'threads that serve connections; default: by the number of processors', numberArgument('number of lanes', 1, 64))
     .action((options: ServeCommandOptions) => serveStore(context, options));

@@ -10,6 +10,8 @@ import { connectionMethods } from './methods/connection.ts';
 import { deviceMethods } from './methods/device.ts';
 import { faultMethods } from './methods/fault.ts';
 import { groupMethods } from './methods/group.ts';
+import { hostMethods } from './methods/host.ts';
+import { inquiryMethods } from './methods/inquiry.ts';
 import { pairMethods } from './methods/pair.ts';
 import { poolMethods } from './methods/pool.ts';
 import { volumeMethods } from './methods/volume.ts';
@@ -43,6 +45,8 @@ export const METHODS = {
   ...pairMethods,
   ...groupMethods,
   ...applyMethods,
+  ...hostMethods,
+  ...inquiryMethods,
   ...clientMethods,
   ...faultMethods,
   ...connectionMethods,

@@ -91,7 +91,8 @@ export const consent = z
       .readonly()
       .exactOptional()
       .describe('findings that are overridden, as in the warning: `mounted:HOST`, `no-answer:HOST`, `client:ID`'),
-    reason: z.string().max(4096).exactOptional().describe('why; goes to the event log'),
+    reason: z.string().max(4096).exactOptional().describe('why; goes to the audit record'),
+    by: z.string().max(256).exactOptional().describe('who decides, as the caller says; goes to the audit record'),
   })
   .exactOptional()
   .describe("the operator's decision on what the mount inquiry found");

@@ -9,11 +9,11 @@
  * Texts come from other machines: they are made printable and cut before they get here, so a record has a bounded size.
  */
 import type { FaultCode } from './faults.ts';
+import type { VolumeName } from './host-views.ts';
 import type { Destruction } from './inquiry-text.ts';
 import type { NoAnswerReason } from './mount-facts.ts';
 import type { HostAccess } from './rows.ts';
 
-type VolumeName = { readonly number: number; readonly name: string };
 
 export type AuditInquiry = {
   readonly kind: 'inquiry';
@@ -86,8 +86,13 @@ export type AuditEntry = AuditInquiry | AuditAnswer | AuditDecision | AuditOverr
 export type AuditKind = AuditEntry['kind'];
 export const AUDIT_KINDS: readonly AuditKind[] = ['inquiry', 'answer', 'decision', 'override', 'outcome', 'host'];
 
-/** An entry with its number and its time (milliseconds since 1970). */
-export type AuditRecord = { readonly seq: number; readonly atMs: number } & AuditEntry;
+/** Number and time (milliseconds since 1970) of a record. */
+export type AuditStamp = {
+  readonly seq: number;
+  readonly atMs: number;
+};
+/** What `audit` gives: one of the entries with its stamp. */
+export type AuditRecord = AuditStamp & AuditEntry;
 
 /** Lines of one list in a record; what is more is counted in a last line. */
 export const AUDIT_LINES_MAX: number = 200;

@@ -8,7 +8,10 @@ import type { HostAccess } from './rows.ts';
 import type { ClientView } from './views.ts';
 
 /** A volume as reports name it. */
-export type VolumeName = { readonly number: number; readonly name: string };
+export type VolumeName = {
+  readonly number: number;
+  readonly name: string;
+};
 
 /** A host's agent that is connected now. */
 export type AgentView = {
@@ -33,8 +36,14 @@ export type MountTableRow = {
 };
 
 /** The same, as the operator reads it. */
-export type MountView = Omit<MountTableRow, 'volume'> & {
+export type MountView = {
+  readonly host: string;
   readonly volume: VolumeName;
+  readonly facts: readonly HostFact[];
+  readonly reportedAtMs: number;
+  readonly changedAtMs: number;
+  /** Whether the host's agent is connected, so that a change would be told. */
+  readonly isLive: boolean;
   /** False where the host says that it does not use the volume. */
   readonly inUse: boolean;
   /** A line for each fact. */
@@ -42,7 +51,10 @@ export type MountView = Omit<MountTableRow, 'volume'> & {
   readonly ageMs: number;
 };
 
-export type GrantView = { readonly volume: VolumeName; readonly access: HostAccess };
+export type GrantView = {
+  readonly volume: VolumeName;
+  readonly access: HostAccess;
+};
 
 export type HostView = {
   readonly name: string;

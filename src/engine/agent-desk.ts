@@ -31,6 +31,8 @@ export interface HostDirectory {
   hosts(): readonly HostRow[];
   /** The volumes that a host can reach, as they are asked about. */
   watchOf(host: string): readonly InquiryTarget[];
+  /** A volume's name; null when there is none of that number. */
+  nameOf(volume: number): string | null;
   /** Puts something about a host into the event log. */
   tell(kind: Extract<EventView['kind'], 'notice' | 'warning'>, host: string, data: EventView['data']): void;
 }

@@ -46,6 +46,10 @@ export class TableDirectory implements HostDirectory {
     return own;
   }
 
+  nameOf(volume: number): string | null {
+    return this.#tables.findVolume(volume)?.name ?? null;
+  }
+
   /** A volume with every URI by which hosts reach it, by its name and by its number. */
   target({ number, name }: Pick<VolumeRow, 'number' | 'name'>): InquiryTarget {
     return { volume: number, name, uris: [...this.#addresses.urisOf(name), ...this.#addresses.urisOf(String(number))] };

@@ -14,6 +14,9 @@ import type { HostFact, InquiryTarget, Layer, LayerKind, ProcessRef } from '../c
 import { areFactsSound, FACTS_PER_VOLUME_MAX, LAYER_KINDS } from '../core/mount-facts.ts';
 import { CAPACITY_BYTES_MAX, MiB, VOLUME_COUNT_MAX } from '../core/units.ts';
 
+/** Name of the agents' unix socket, beside the control socket. */
+export const AGENT_SOCKET_NAME: string = 'agents.sock';
+
 export const AGENT_PROTOCOL_VERSION: number = 1;
 /** The longest line from an agent that has not yet proved who it is. */
 export const HELLO_LINE_BYTES_MAX: number = 16 * 1024;

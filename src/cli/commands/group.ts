@@ -1,12 +1,13 @@
-/** `twinvol group create|add|remove|show|split`: consistency groups. */
+/** `twinvol group create|add|remove|show|split|resync`: consistency groups. */
 import type { Command } from 'commander';
 import { TwinvolError } from '../../core/faults.ts';
 import type { GroupRow } from '../../core/rows.ts';
 import type { PairView, PlanView } from '../../core/views.ts';
 import type { VolumeRef } from '../../engine/api.ts';
-import { volumeArgument } from '../arguments.ts';
-import { addCommand, addGroup, withPlan } from '../command-builder.ts';
+import { paceArgument, volumeArgument } from '../arguments.ts';
+import { addCommand, addGroup, withConsentOptions, withPlan } from '../command-builder.ts';
 import type { CommandContext } from '../command-context.ts';
+import { type ConsentOptions, withConsent } from '../consent-prompt.ts';
 import { pairName } from '../copy-progress.ts';
 import { given } from '../given.ts';
 import { isPlan, planText } from '../plan-text.ts';
@@ -89,4 +90,24 @@ export const registerGroup = (program: Command, context: CommandContext): void =
   withTiming(withPlan(split))
     .argument('<GROUP>', "the group's name")
     .action((name: string, options: SplitTiming & { plan?: boolean }) => splitGroup(context, name, options));
+  registerResync(group, context);
+};
+
+type ResyncOptions = ConsentOptions & { readonly plan?: boolean; readonly pace?: number };
+
+const registerResync = (group: Command, context: CommandContext): void => {
+  const resync = addCommand(group, 'resync', 'resync all pairs of a group after one inquiry about all of their secondaries', [
+    'group resync nightly --plan',
+    'group resync nightly',
+  ]);
+  withPlan(withConsentOptions(resync))
+    .argument('<GROUP>', "the group's name")
+    .option('--pace <PACE>', '1 (gives way to hosts most) to 15, or slow, medium, fast', paceArgument)
+    .action(async (name: string, { override, reason, ...rest }: ResyncOptions) => {
+      const words = { question: `resync the pairs of group ${name} anyway?`, notDone: `no pair of group ${name} was resynced` };
+      const result = await withConsent(context, given({ override, reason }), words, (consent) =>
+        context.call('group.resync', { name, ...rest, ...consent }),
+      );
+      context.print(result, () => (isPlan(result) ? planText(result, context.paint) : `group ${name}: ${result.length} pairs resync`));
+    });
 };

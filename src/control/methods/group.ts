@@ -1,6 +1,6 @@
 /** Consistency groups on the control socket: create, add, remove, list, split. */
 import { z } from 'zod';
-import { atMs, defineMethod, pairRef, planned, volumeRef } from '../method.ts';
+import { atMs, consent, defineMethod, pace, pairRef, planned, volumeRef } from '../method.ts';
 
 const name = z.string().min(1).max(512).describe("the group's name");
 
@@ -44,5 +44,13 @@ export const groupMethods = {
     changes: true,
     destroysData: false,
     handler: (engine, params) => engine.groupSplit(params),
+  }),
+  'group.resync': defineMethod({
+    summary: 'Resyncs all pairs of a group after one inquiry about all of their secondaries.',
+    params: z.strictObject({ name, pace: pace.exactOptional(), consent, plan: planned }),
+    result: '`PairView[]`, or `PlanView` with `plan`',
+    changes: true,
+    destroysData: true,
+    handler: (engine, params) => engine.groupResync(params),
   }),
 };

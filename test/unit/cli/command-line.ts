@@ -48,6 +48,7 @@ export const runLine = async (words: string, person: Person = {}, store?: string
       yield* person.keys ?? [];
     },
     nowMs: () => Date.UTC(2024, 4, 1, 13),
+    userName: () => 'op',
     interrupted: person.interrupted ?? new AbortController().signal,
   };
   const argv = [...words.matchAll(/'([^']*)'|(\S+)/g)].map(([, quoted, bare]) => quoted ?? bare ?? '');

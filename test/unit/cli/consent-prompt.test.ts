@@ -44,7 +44,7 @@ describe('consent', () => {
       asked: ['resync the pair of db anyway? [y/N] '],
     });
     expect(err).toBe(`WARNING: web1 has db-copy mounted at /mnt\nWARNING: ${LOSS}\n`);
-    expect(consents).toEqual([undefined, { token: 'token-0' }]);
+    expect(consents).toEqual([undefined, { token: 'token-0', by: 'op' }]);
   });
 
   it.each([[''], ['n'], ['maybe'], [null]])('is not given by %j: exit 11, and what did not happen', async (answer) => {
@@ -62,7 +62,7 @@ describe('consent', () => {
     expect(exit).toBe(0);
     expect(asked).toHaveLength(2);
     expect(err).toContain('the facts have changed since the warning');
-    expect(consents).toEqual([undefined, { token: 'token-0' }, { token: 'token-1' }]);
+    expect(consents).toEqual([undefined, { token: 'token-0', by: 'op' }, { token: 'token-1', by: 'op' }]);
   });
 
   it('is refused in scripts with the facts: text, and JSON', async () => {
@@ -85,7 +85,7 @@ describe('consent', () => {
       exit: 0,
       asked: [],
     });
-    expect(consents).toEqual([{ overrides: ['mounted:web1', 'client:4'], reason: 'test data' }]);
+    expect(consents).toEqual([{ overrides: ['mounted:web1', 'client:4'], reason: 'test data', by: 'op' }]);
   });
 
   it('exits 12 when a host did not answer, and shows findings that have no warnings', async () => {

@@ -107,7 +107,7 @@ describe('usage', () => {
     }
     expect(examples.size).toBeGreaterThan(60);
     for (const example of examples) {
-      if (/^(init|serve|store|completion|bench|apply) /.test(example)) continue;
+      if (/^(init|serve|store|completion|bench|apply|agent|host trust) /.test(example)) continue;
       const { err, exit } = await line(`${example.replaceAll('"', "'")} --json`);
       if (exit !== 0)
         expect(JSON.parse(err).error, example).toMatchObject({ code: 'INTERNAL', message: expect.stringContaining('is not scripted') });

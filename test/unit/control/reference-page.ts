@@ -121,7 +121,12 @@ export const controlReference = (): string => {
   }
   const shapes = [
     ...shapesOf('src/core/views.ts', 'all'),
-    ...shapesOf('src/core/rows.ts', ['RegionRun', 'VolumeAttribute', 'CopyKind', 'FenceLevel', 'GroupRow', 'DeviceSettings']),
+    ...shapesOf('src/core/host-views.ts', ['VolumeName', 'AgentView', 'GrantView', 'HostView', 'MountView', 'AnswerView', 'InquiryView', 'CertificateView']),
+    ...shapesOf('src/core/mount-facts.ts', ['Layer', 'ProcessRef', 'MountedFact', 'OpenFact', 'NotMountedFact', 'UnknownFact', 'HostFact', 'NoAnswerReason']),
+    ...shapesOf('src/core/inquiry.ts', ['Finding']),
+    ...shapesOf('src/core/inquiry-text.ts', ['Destruction']),
+    ...shapesOf('src/core/audit.ts', 'all'),
+    ...shapesOf('src/core/rows.ts', ['RegionRun', 'VolumeAttribute', 'CopyKind', 'FenceLevel', 'GroupRow', 'HostAccess', 'DeviceSettings']),
     ...shapesOf('src/engine/api.ts', ['VerifyReport', 'FaultRule']),
     ...shapesOf('src/control/method-table.ts', ['MethodView']),
   ];
