@@ -6,7 +6,7 @@
  */
 import fs from 'node:fs';
 import net from 'node:net';
-import tls from 'node:tls';
+import { createSecureContext, type SecureContext } from 'node:tls';
 import { TwinvolError } from '../core/faults.ts';
 import { tcpConnectionRef, unixConnectionRef } from '../core/mount-facts.ts';
 import { NBD_PAYLOAD_BYTES_MAX } from '../core/units.ts';
@@ -55,7 +55,7 @@ export class ConnectionTable {
   readonly #deadlines: ClientDeadlines;
   #tls: TlsMaterial | null;
   /** Made once for all connections. */
-  #secureContext: tls.SecureContext | null = null;
+  #secureContext: SecureContext | null = null;
   /** Connections in the handshake, the oldest first. */
   readonly #handshakes = new Set<Connection>();
 
@@ -203,7 +203,7 @@ export class ConnectionTable {
     const material = this.#tls;
     if (material === null) throw new TwinvolError('INTERNAL', 'TLS was negotiated without a certificate');
     connection.phase = 'tls';
-    this.#secureContext ??= tls.createSecureContext({
+    this.#secureContext ??= createSecureContext({
       cert: material.certPem,
       key: material.keyPem,
       minVersion: 'TLSv1.2',

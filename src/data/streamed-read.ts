@@ -8,7 +8,15 @@
  */
 import { nbdErrnoOf } from '../core/faults.ts';
 import { NBD_CMD_FLAG_DF, NBD_REPLY_FLAG_DONE } from '../wire/nbd-constants.ts';
-import { type NbdRequest, REPLY_SIMPLE, type ReplyMode, writeError, writeErrorOffset, writeOffsetData, writeReadHeader } from '../wire/nbd-transmission.ts';
+import {
+  type NbdRequest,
+  REPLY_SIMPLE,
+  type ReplyMode,
+  writeError,
+  writeErrorOffset,
+  writeOffsetData,
+  writeReadHeader,
+} from '../wire/nbd-transmission.ts';
 import type { Connection } from './connection.ts';
 import type { Lane, LaneVolume } from './lane.ts';
 import { truthLeg } from './write-path.ts';

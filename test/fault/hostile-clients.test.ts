@@ -13,7 +13,16 @@ import type { ClientView } from '../../src/core/views.ts';
 import { connect } from '../../src/nbd-client/nbd-client.ts';
 import * as nbd from '../../src/wire/nbd-constants.ts';
 import { encodeClientFlags, encodeInfoRequest, encodeOption } from '../../src/wire/nbd-handshake.ts';
-import { badHandshake, badRequests, Chance, isAsBefore, openMany, throwBytes, timeRequests, victimOf } from '../support/nbd-server-attack.ts';
+import {
+  badHandshake,
+  badRequests,
+  Chance,
+  isAsBefore,
+  openMany,
+  throwBytes,
+  timeRequests,
+  victimOf,
+} from '../support/nbd-server-attack.ts';
 import { BOTH_KINDS, type NbdServerProcess, startNbdServer } from '../support/nbd-server-process.ts';
 import { RawNbd, type RawMode } from '../support/nbd-server-raw.ts';
 
@@ -75,7 +84,10 @@ it.each(BOTH_KINDS)('1,200 connections that send broken requests harm nobody: $k
   const chance = new Chance(2);
   const attack = inParallel(1200, 24, async () => {
     const mode = chance.pick(MODES);
-    using raw = await RawNbd.connect({ path: server.socketPath }, 'v', { mode }).catch(() => ({ socket: null, [Symbol.dispose]: () => {} }));
+    using raw = await RawNbd.connect({ path: server.socketPath }, 'v', { mode }).catch(() => ({
+      socket: null,
+      [Symbol.dispose]: () => {},
+    }));
     raw.socket?.write(badRequests(chance, mode));
     await sleep(chance.pick([0, 1, 5]));
   });
@@ -91,7 +103,8 @@ it('every request that can be answered is, whatever its numbers; what cannot be 
   for (const mode of MODES) {
     using raw = await RawNbd.connect({ path: server.socketPath }, 'v', { mode });
     const beyond = mode === 'simple' ? nbd.NBD_EINVAL : nbd.NBD_EOVERFLOW;
-    const read = (offset: number, length: number): Promise<number> => raw.ask({ type: nbd.NBD_CMD_READ, offset, length }).then(({ errno }) => errno);
+    const read = (offset: number, length: number): Promise<number> =>
+      raw.ask({ type: nbd.NBD_CMD_READ, offset, length }).then(({ errno }) => errno);
     expect(await read(64 * MiB, 1)).toBe(nbd.NBD_EINVAL);
     expect(await read(64 * MiB - 1, 2)).toBe(nbd.NBD_EINVAL);
     expect(await read(2 ** 52, 4096)).toBe(nbd.NBD_EINVAL);
@@ -190,7 +203,10 @@ it('1,000 idle connections to 100 exports cost at most 16 KiB each, and give all
 });
 
 it('a client that asks for list after list and reads none is cut off before it takes much memory', async () => {
-  const volumes = Array.from({ length: 2000 }, (_, index) => ({ name: `volume-with-a-rather-long-name-${'x'.repeat(80)}-${index}`, capacityBytes: MiB }));
+  const volumes = Array.from({ length: 2000 }, (_, index) => ({
+    name: `volume-with-a-rather-long-name-${'x'.repeat(80)}-${index}`,
+    capacityBytes: MiB,
+  }));
   await using server = await startNbdServer({ volumes });
   const before = await server.figures();
   const clients = await Promise.all(Array.from({ length: 20 }, () => RawNbd.open({ path: server.socketPath })));
@@ -205,21 +221,24 @@ it('a client that asks for list after list and reads none is cut off before it t
   for (const raw of clients) raw.destroy();
 });
 
-it.each(BOTH_KINDS)('when descriptors run out, new clients are turned away, and the engine and its clients go on: $kind', async ({ native }) => {
-  await using server = await start(native);
-  const { descriptors } = await server.figures();
-  // Before the first connection, which is when the server looks at its limit.
-  execFileSync('prlimit', ['--pid', String(server.pid), `--nofile=${descriptors + 200}:${descriptors + 200}`]);
-  const victim = await victimOf(server);
-  const many = await Promise.all(Array.from({ length: 500 }, () => RawNbd.open({ path: server.socketPath }).catch(() => null)));
-  await sleep(300);
-  const { descriptors: used } = await server.figures();
-  expect(used).toBeLessThan(descriptors + 190);
-  await victim.write(0, Buffer.alloc(MiB, 3), { fua: true });
-  await victim.writeZeroes(0, MiB);
-  for (const raw of many) raw?.destroy();
-  await server.settled((figures) => figures.descriptors < descriptors + 20, 5000);
-  await using late = await connect(server.uri('v'));
-  expect((await late.read(0, 1))[0]).toBe(0);
-  await victim.disconnect();
-});
+it.each(BOTH_KINDS)(
+  'when descriptors run out, new clients are turned away, and the engine and its clients go on: $kind',
+  async ({ native }) => {
+    await using server = await start(native);
+    const { descriptors } = await server.figures();
+    // Before the first connection, which is when the server looks at its limit.
+    execFileSync('prlimit', ['--pid', String(server.pid), `--nofile=${descriptors + 200}:${descriptors + 200}`]);
+    const victim = await victimOf(server);
+    const many = await Promise.all(Array.from({ length: 500 }, () => RawNbd.open({ path: server.socketPath }).catch(() => null)));
+    await sleep(300);
+    const { descriptors: used } = await server.figures();
+    expect(used).toBeLessThan(descriptors + 190);
+    await victim.write(0, Buffer.alloc(MiB, 3), { fua: true });
+    await victim.writeZeroes(0, MiB);
+    for (const raw of many) raw?.destroy();
+    await server.settled((figures) => figures.descriptors < descriptors + 20, 5000);
+    await using late = await connect(server.uri('v'));
+    expect((await late.read(0, 1))[0]).toBe(0);
+    await victim.disconnect();
+  },
+);

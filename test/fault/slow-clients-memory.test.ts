@@ -21,7 +21,8 @@ const LANE_BYTES_MAX = 128 * MiB + 80 * MiB;
 const start = (native: boolean): Promise<NbdServerProcess> =>
   startNbdServer({ native, lanes: 1, volumes: [{ name: 'v', capacityBytes: CAPACITY_BYTES }] });
 
-const reasons = (server: NbdServerProcess): unknown[] => server.events.filter(({ name }) => name === 'clientClosed').map(({ detail }) => detail.reason);
+const reasons = (server: NbdServerProcess): unknown[] =>
+  server.events.filter(({ name }) => name === 'clientClosed').map(({ detail }) => detail.reason);
 
 /** The most that the server's memory grows over `before` while `during` runs. */
 const growthDuring = async (server: NbdServerProcess, beforeBytes: number, during: Promise<unknown>): Promise<number> => {
@@ -70,7 +71,8 @@ describe.each(BOTH_KINDS)('$kind', ({ native }) => {
     const victim = await victimOf(server);
     const before = await server.figures();
     const liars = await openMany(server, 300, () => 'v');
-    for (const raw of liars) raw.socket.write(raw.encode({ type: nbd.NBD_CMD_WRITE, length: PAYLOAD_BYTES_MAX, payload: Buffer.alloc(100) }));
+    for (const raw of liars)
+      raw.socket.write(raw.encode({ type: nbd.NBD_CMD_WRITE, length: PAYLOAD_BYTES_MAX, payload: Buffer.alloc(100) }));
     await sleep(300);
     const startedMs = performance.now();
     await victim.write(0, Buffer.alloc(PAYLOAD_BYTES_MAX, 9));
@@ -87,12 +89,15 @@ describe.each(BOTH_KINDS)('$kind', ({ native }) => {
     await using server = await start(native);
     const before = await server.figures();
     const hoarders = await openMany(server, 200, () => 'v');
-    for (const raw of hoarders) raw.socket.write(raw.encode({ type: nbd.NBD_CMD_WRITE, length: PAYLOAD_BYTES_MAX, payload: Buffer.alloc(1_500_000, 1) }));
+    for (const raw of hoarders)
+      raw.socket.write(raw.encode({ type: nbd.NBD_CMD_WRITE, length: PAYLOAD_BYTES_MAX, payload: Buffer.alloc(1_500_000, 1) }));
     await sleep(1000);
     await using victim = await connect({ uri: server.uri('v'), connections: 2 });
     const work = (async () => {
       for (let round = 0; round < 3; round += 1) {
-        await Promise.all([0, 1, 2].map((index) => victim.write(index * PAYLOAD_BYTES_MAX, Buffer.alloc(PAYLOAD_BYTES_MAX, round + index + 2))));
+        await Promise.all(
+          [0, 1, 2].map((index) => victim.write(index * PAYLOAD_BYTES_MAX, Buffer.alloc(PAYLOAD_BYTES_MAX, round + index + 2))),
+        );
       }
     })();
     expect(await growthDuring(server, before.residentBytes, work)).toBeLessThan(LANE_BYTES_MAX);
@@ -105,7 +110,12 @@ describe.each(BOTH_KINDS)('$kind', ({ native }) => {
     await using server = await start(native);
     const clients = await Promise.all(Array.from({ length: 24 }, () => connect(server.uri('v'))));
     const data = Buffer.alloc(PAYLOAD_BYTES_MAX, 5);
-    await Promise.all(clients.flatMap((client, index) => [client.write((index % 4) * PAYLOAD_BYTES_MAX, data), client.write(((index + 1) % 4) * PAYLOAD_BYTES_MAX, data)]));
+    await Promise.all(
+      clients.flatMap((client, index) => [
+        client.write((index % 4) * PAYLOAD_BYTES_MAX, data),
+        client.write(((index + 1) % 4) * PAYLOAD_BYTES_MAX, data),
+      ]),
+    );
     expect(reasons(server)).toEqual([]);
     await Promise.all(clients.map((client) => client.disconnect()));
   });

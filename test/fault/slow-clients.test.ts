@@ -23,7 +23,8 @@ const PAYLOAD_BYTES_MAX = 32 * MiB;
 const start = (native: boolean, more: Partial<NbdServerOptions> = {}): Promise<NbdServerProcess> =>
   startNbdServer({ native, lanes: 1, volumes: [{ name: 'v', capacityBytes: CAPACITY_BYTES }], ...more });
 
-const reasons = (server: NbdServerProcess): unknown[] => server.events.filter(({ name }) => name === 'clientClosed').map(({ detail }) => detail.reason);
+const reasons = (server: NbdServerProcess): unknown[] =>
+  server.events.filter(({ name }) => name === 'clientClosed').map(({ detail }) => detail.reason);
 const closedFor = async (server: NbdServerProcess, reason: string, count: number, deadlineMs: number): Promise<void> => {
   const found = (): number => reasons(server).filter((each) => each === reason).length;
   for (const until = Date.now() + deadlineMs; found() < count && Date.now() < until; ) await sleep(50);
@@ -81,7 +82,8 @@ describe.each(BOTH_KINDS)('$kind', ({ native }) => {
       const target = round % 2 === 0 ? { path: server.socketPath } : { host: '127.0.0.1', port: server.tcpPort };
       const some = await Promise.all(Array.from({ length: 12 }, () => RawNbd.connect(target, 'v')));
       for (const [index, raw] of some.entries()) {
-        if (index % 4 === 0) for (let count = 0; count < 20; count += 1) raw.send({ type: nbd.NBD_CMD_READ, offset: count, length: 3 * MiB });
+        if (index % 4 === 0)
+          for (let count = 0; count < 20; count += 1) raw.send({ type: nbd.NBD_CMD_READ, offset: count, length: 3 * MiB });
         if (index % 4 === 1) raw.socket.write(raw.encode({ type: nbd.NBD_CMD_WRITE, length: 10 * MiB, payload: Buffer.alloc(4 * MiB) }));
         if (index % 4 === 2) for (let count = 0; count < 50; count += 1) raw.send({ type: nbd.NBD_CMD_FLUSH });
         if (index % 4 === 3) raw.send({ type: nbd.NBD_CMD_WRITE_ZEROES, flags: nbd.NBD_CMD_FLAG_NO_HOLE, offset: 0, length: 64 * MiB });
@@ -103,7 +105,18 @@ describe.each(BOTH_KINDS)('$kind', ({ native }) => {
     const victim = await victimOf(server);
     await victim.read(0, 1);
     const before = await server.figures();
-    const args = ['--name=j', '--ioengine=nbd', `--uri=${server.uri('v')}`, '--rw=randrw', '--bs=64k', '--size=64M', '--iodepth=16', '--time_based', '--runtime=60', '--thread'];
+    const args = [
+      '--name=j',
+      '--ioengine=nbd',
+      `--uri=${server.uri('v')}`,
+      '--rw=randrw',
+      '--bs=64k',
+      '--size=64M',
+      '--iodepth=16',
+      '--time_based',
+      '--runtime=60',
+      '--thread',
+    ];
     const fio = spawn(needClient('fio'), args, { stdio: 'ignore' });
     for (let waitedMs = 0; (await server.call<number>('clientCount')) < 2 && waitedMs < 5000; waitedMs += 20) await sleep(20);
     await sleep(300);

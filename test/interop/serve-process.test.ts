@@ -42,14 +42,28 @@ it('a store, an engine and a volume in three lines, and nbdinfo, nbdcopy, qemu-i
   await using engine = await serving(store);
   expect((await engine.line('volume create db --size 64M')).status).toBe(0);
   const uri = await uriOf(engine, 'db');
-  expect(JSON.parse((await ok('nbdinfo', ['--json', uri])).stdout)).toMatchObject({ exports: [{ 'export-name': 'db', 'export-size': 64 * MiB }] });
+  expect(JSON.parse((await ok('nbdinfo', ['--json', uri])).stdout)).toMatchObject({
+    exports: [{ 'export-name': 'db', 'export-size': 64 * MiB }],
+  });
   expect((await ok('nbdinfo', ['--size', await uriOf(engine, '1')])).stdout.trim()).toBe(String(64 * MiB));
   const [from, to] = [temporary.path('from.raw'), temporary.path('to.raw')];
   writeFileSync(from, randomBytes(64 * MiB));
   await ok('nbdcopy', ['--connections=4', from, uri]);
   await ok('qemu-img', ['convert', '-f', 'raw', '-O', 'raw', uri, to]);
   expect(readFileSync(to).equals(readFileSync(from))).toBe(true);
-  await ok('fio', ['--name=j', '--ioengine=nbd', `--uri=${uri}`, '--rw=randwrite', '--bs=8k', '--size=32M', '--numjobs=2', '--offset_increment=32M', '--iodepth=16', '--verify=crc32c', '--verify_fatal=1']);
+  await ok('fio', [
+    '--name=j',
+    '--ioengine=nbd',
+    `--uri=${uri}`,
+    '--rw=randwrite',
+    '--bs=8k',
+    '--size=32M',
+    '--numjobs=2',
+    '--offset_increment=32M',
+    '--iodepth=16',
+    '--verify=crc32c',
+    '--verify_fatal=1',
+  ]);
   expect(await engine.end('SIGTERM')).toEqual({ code: 0, signal: null });
   expect((await twinvol(['store', 'check', store])).status).toBe(0);
 });
@@ -95,7 +109,18 @@ it('SIGTERM with fio at work: fio is told to go, the engine ends in order, and e
   await engine.line('volume create load --size 64M');
   const fio = run(
     needClient('fio'),
-    ['--name=j', '--ioengine=nbd', `--uri=${await uriOf(engine, 'load')}`, '--rw=randwrite', '--bs=4k', '--size=64M', '--iodepth=16', '--time_based', '--runtime=30', '--numjobs=2'],
+    [
+      '--name=j',
+      '--ioengine=nbd',
+      `--uri=${await uriOf(engine, 'load')}`,
+      '--rw=randwrite',
+      '--bs=4k',
+      '--size=64M',
+      '--iodepth=16',
+      '--time_based',
+      '--runtime=30',
+      '--numjobs=2',
+    ],
     { timeoutMs: 20_000 },
   );
   const writer = await connect(await uriOf(engine, 'db'));

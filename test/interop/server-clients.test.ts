@@ -35,10 +35,11 @@ describe.each(BOTH_KINDS)('the server, $kind', ({ native }) => {
   let server: NbdServerProcess;
   let temporary: TemporaryDirectory;
   let sparseImage: string;
-  const places = (name: string) => [
-    ['unix socket', server.uri(name)],
-    ['TCP', server.tcpUri(name)],
-  ] as const;
+  const places = (name: string) =>
+    [
+      ['unix socket', server.uri(name)],
+      ['TCP', server.tcpUri(name)],
+    ] as const;
   const storeBytes = (): number => [0, 1].reduce((sum, pv) => sum + allocatedBytes(`${server.directory}/pv${pv}.img`), 0);
 
   beforeAll(async () => {
@@ -74,7 +75,9 @@ describe.each(BOTH_KINDS)('the server, $kind', ({ native }) => {
         block_size_minimum: 1,
         block_size_preferred: 4096,
         block_size_maximum: 32 * MiB,
-        ...Object.fromEntries(['cache', 'df', 'fast_zero', 'flush', 'fua', 'multi_conn', 'trim', 'zero'].map((can) => [`can_${can}`, true])),
+        ...Object.fromEntries(
+          ['cache', 'df', 'fast_zero', 'flush', 'fua', 'multi_conn', 'trim', 'zero'].map((can) => [`can_${can}`, true]),
+        ),
       });
       expect((await ok('nbdinfo', ['--size', uri])).stdout.trim()).toBe(String(CAPACITY_BYTES));
       expect((await ok('nbdinfo', [uri])).stdout).toMatch(/base:allocation/);
@@ -84,7 +87,16 @@ describe.each(BOTH_KINDS)('the server, $kind', ({ native }) => {
   it('nbdinfo --list shows every export with its metadata contexts', async () => {
     for (const where of [`nbd+unix:///?socket=${server.socketPath}`, `nbd://127.0.0.1:${server.tcpPort}`]) {
       const { exports } = await json<{ exports: ExportInfo[] }>('nbdinfo', ['--list', '--json', where]);
-      expect(exports.map((found) => found['export-name'])).toEqual(['info', 'copied', 'allocated', 'converted', 'io', 'loaded', 'sealed', 'second of info']);
+      expect(exports.map((found) => found['export-name'])).toEqual([
+        'info',
+        'copied',
+        'allocated',
+        'converted',
+        'io',
+        'loaded',
+        'sealed',
+        'second of info',
+      ]);
       expect(exports[0]?.contexts).toEqual(['base:allocation', 'twinvol:dirty', 'qemu:dirty-bitmap:info']);
       expect(exports[1]?.contexts).toEqual(['base:allocation']);
     }
@@ -93,7 +105,8 @@ describe.each(BOTH_KINDS)('the server, $kind', ({ native }) => {
   it('nbdinfo --can and --is answer truthfully, also for a read-only export', async () => {
     const status = async (flag: string, what: string, name: string): Promise<number | null> =>
       (await run(needClient('nbdinfo'), [flag, what, server.uri(name)])).status;
-    for (const can of ['read', 'write', 'flush', 'fua', 'trim', 'zero', 'fast-zero', 'cache', 'df', 'multi-conn']) expect([can, await status('--can', can, 'info')]).toEqual([can, 0]);
+    for (const can of ['read', 'write', 'flush', 'fua', 'trim', 'zero', 'fast-zero', 'cache', 'df', 'multi-conn'])
+      expect([can, await status('--can', can, 'info')]).toEqual([can, 0]);
     for (const can of ['write', 'trim', 'zero', 'fast-zero']) expect([can, await status('--can', can, 'sealed')]).toEqual([can, 2]);
     expect(await status('--is', 'read-only', 'sealed')).toBe(0);
     expect(await status('--is', 'read-only', 'info')).toBe(2);
@@ -169,18 +182,35 @@ describe.each(BOTH_KINDS)('the server, $kind', ({ native }) => {
   it('a qcow2 image on the volume itself: qemu-img creates, checks and uses it there', async () => {
     const uri = server.uri('converted');
     await ok('qemu-img', ['create', '-f', 'qcow2', uri, '1G']);
-    await ok('qemu-io', ['-f', 'qcow2', '-c', 'write -P 7 700M 2M', '-c', 'write -z 100M 64M', '-c', 'read -P 7 700M 2M', '-c', 'flush', uri]);
+    await ok('qemu-io', [
+      '-f',
+      'qcow2',
+      '-c',
+      'write -P 7 700M 2M',
+      '-c',
+      'write -z 100M 64M',
+      '-c',
+      'read -P 7 700M 2M',
+      '-c',
+      'flush',
+      uri,
+    ]);
     expect((await ok('qemu-img', ['check', '-f', 'qcow2', uri])).stdout).toMatch(/No errors were found/);
   });
 
   it('qemu-img info and map agree with what is in the image', async () => {
     await ok('nbdcopy', [sparseImage, server.uri('copied')]);
-    expect(await json('qemu-img', ['info', '--output=json', server.uri('copied')])).toMatchObject({ 'virtual-size': CAPACITY_BYTES, format: 'raw' });
+    expect(await json('qemu-img', ['info', '--output=json', server.uri('copied')])).toMatchObject({
+      'virtual-size': CAPACITY_BYTES,
+      format: 'raw',
+    });
     const map = await json<QemuMapEntry[]>('qemu-img', ['map', '--output=json', '-f', 'raw', server.uri('copied')]);
     const local = await json<QemuMapEntry[]>('qemu-img', ['map', '--output=json', '-f', 'raw', sparseImage]);
     const dataOf = (entries: QemuMapEntry[]): number[][] => entries.filter(({ data }) => data).map(({ start, length }) => [start, length]);
     // Neighbouring pieces of data may be told apart by one and joined by the other.
-    expect(dataOf(map).reduce((sum, [, length = 0]) => sum + length, 0)).toBe(dataOf(local).reduce((sum, [, length = 0]) => sum + length, 0));
+    expect(dataOf(map).reduce((sum, [, length = 0]) => sum + length, 0)).toBe(
+      dataOf(local).reduce((sum, [, length = 0]) => sum + length, 0),
+    );
     expect(dataOf(map)[0]).toEqual([0, 4096]);
   });
 
@@ -199,7 +229,18 @@ describe.each(BOTH_KINDS)('the server, $kind', ({ native }) => {
       ...['-f', 'raw', '-t', 'none', '-n'],
       ...['-c', 'write -P 0x11 0 32M', '-c', 'write -f -P 0x22 33554431 70001', '-c', 'aio_write -P 0x33 64M 32M', '-c', 'aio_flush'],
       ...['-c', 'write -z 8M 1M', '-c', 'write -z -u 10M 2M', '-c', 'write -z -f 14M 4k', '-c', 'discard 16M 3M', '-c', 'flush'],
-      ...['-c', 'read -P 0x11 0 8M', '-c', 'read -P 0 8M 1M', '-c', 'read -P 0x11 9M 1M', '-c', 'read -P 0 10M 2M', '-c', 'read -P 0 14M 4k'],
+      ...[
+        '-c',
+        'read -P 0x11 0 8M',
+        '-c',
+        'read -P 0 8M 1M',
+        '-c',
+        'read -P 0x11 9M 1M',
+        '-c',
+        'read -P 0 10M 2M',
+        '-c',
+        'read -P 0 14M 4k',
+      ],
       ...['-c', 'read -P 0 16M 3M', '-c', 'read -P 0x11 19M 13631487', '-c', 'read -P 0x22 33554431 70001', '-c', 'read -P 0x33 64M 32M'],
       ...['-c', 'read -P 0 33624432 1000'],
       uri,
@@ -221,7 +262,9 @@ describe.each(BOTH_KINDS)('the server, $kind', ({ native }) => {
       ...['--size=32M', '--io_size=16M', '--offset_increment=32M', '--numjobs=4', '--iodepth=32', '--fsync=32', '--group_reporting'],
       ...['--verify=crc32c', '--do_verify=1', '--verify_fatal=1', '--randseed=7', '--output-format=json'],
     ]);
-    const report = JSON.parse(stdout.slice(stdout.indexOf('{'))) as { jobs: Array<{ error: number; write: { total_ios: number }; read: { total_ios: number } }> };
+    const report = JSON.parse(stdout.slice(stdout.indexOf('{'))) as {
+      jobs: Array<{ error: number; write: { total_ios: number }; read: { total_ios: number } }>;
+    };
     expect(report.jobs[0]).toMatchObject({ error: 0 });
     expect(report.jobs[0]?.read.total_ios).toBeGreaterThan(0);
   });
@@ -235,9 +278,17 @@ describe.each(BOTH_KINDS)('the server, $kind', ({ native }) => {
 
   it("Debian's nbd-client lists the exports over unix socket and TCP", async () => {
     const wanted = ['info', 'copied', 'allocated', 'converted', 'io', 'loaded', 'sealed', 'second of info'];
-    for (const where of [['-unix', server.socketPath], ['127.0.0.1', String(server.tcpPort)]]) {
+    for (const where of [
+      ['-unix', server.socketPath],
+      ['127.0.0.1', String(server.tcpPort)],
+    ]) {
       const { stdout } = await ok('nbd-client', ['-l', ...where]);
-      expect(stdout.split('\n').filter((line) => line.includes(': test volume')).map((line) => line.split(':')[0])).toEqual(wanted);
+      expect(
+        stdout
+          .split('\n')
+          .filter((line) => line.includes(': test volume'))
+          .map((line) => line.split(':')[0]),
+      ).toEqual(wanted);
     }
   });
 });

@@ -115,31 +115,39 @@ const useFileSystem = async (folder: string): Promise<Map<string, string>> => {
   return sums;
 };
 
-it.for(BOTH_KINDS)('ext4 on a volume keeps its files and checks clean after use: $kind', { timeout: 120_000 }, async ({ native }, { skip }) => {
-  needRoot();
-  for (const program of ['nbdfuse', 'losetup', 'mkfs.ext4', 'fsck.ext4', 'mount', 'fstrim']) needClient(program);
-  await using temporary = await temporaryDirectory();
-  await needLoop(temporary, skip);
-  await using server: NbdServerProcess = await startNbdServer({ native, durability: 'power', volumes: [{ name: 'v', capacityBytes: CAPACITY_BYTES }] });
-  const sums = new Map<string, string>();
-  {
-    await using fuse = await new FuseFile(temporary.path('fuse'), server.uri('v')).ready();
-    expect(fs.statSync(fuse.path).size).toBe(CAPACITY_BYTES);
-    await using loop = await LoopDevice.over(fuse.path);
-    await ok('mkfs.ext4', '-q', loop.path);
+it.for(BOTH_KINDS)(
+  'ext4 on a volume keeps its files and checks clean after use: $kind',
+  { timeout: 120_000 },
+  async ({ native }, { skip }) => {
+    needRoot();
+    for (const program of ['nbdfuse', 'losetup', 'mkfs.ext4', 'fsck.ext4', 'mount', 'fstrim']) needClient(program);
+    await using temporary = await temporaryDirectory();
+    await needLoop(temporary, skip);
+    await using server: NbdServerProcess = await startNbdServer({
+      native,
+      durability: 'power',
+      volumes: [{ name: 'v', capacityBytes: CAPACITY_BYTES }],
+    });
+    const sums = new Map<string, string>();
     {
-      await using mount = await Mount.of(loop.path, temporary.path('mnt'), 'discard');
-      for (const [name, sum] of await useFileSystem(mount.folder)) sums.set(name, sum);
+      await using fuse = await new FuseFile(temporary.path('fuse'), server.uri('v')).ready();
+      expect(fs.statSync(fuse.path).size).toBe(CAPACITY_BYTES);
+      await using loop = await LoopDevice.over(fuse.path);
+      await ok('mkfs.ext4', '-q', loop.path);
+      {
+        await using mount = await Mount.of(loop.path, temporary.path('mnt'), 'discard');
+        for (const [name, sum] of await useFileSystem(mount.folder)) sums.set(name, sum);
+      }
+      // Also after a second mount everything is there.
+      await using again = await Mount.of(loop.path, temporary.path('mnt'), 'ro');
+      for (const [name, sum] of sums) expect([name, digest(again.folder + name)]).toEqual([name, sum]);
     }
-    // Also after a second mount everything is there.
-    await using again = await Mount.of(loop.path, temporary.path('mnt'), 'ro');
-    for (const [name, sum] of sums) expect([name, digest(again.folder + name)]).toEqual([name, sum]);
-  }
-  // Checked from outside: the image as it is on the volume, without kernel or FUSE in between.
-  const image = temporary.path('image.raw');
-  await ok('nbdcopy', server.uri('v'), image);
-  expect(await ok('fsck.ext4', '-fn', image)).toMatch(/clean|Pass 5/);
-  const { stderr, status } = await run('fsck.ext4', ['-fn', image]);
-  expect([status, stderr.replace(/^e2fsck .*\n?/, '')]).toEqual([0, '']);
-  expect(await server.call<number>('clientCount')).toBe(0);
-});
+    // Checked from outside: the image as it is on the volume, without kernel or FUSE in between.
+    const image = temporary.path('image.raw');
+    await ok('nbdcopy', server.uri('v'), image);
+    expect(await ok('fsck.ext4', '-fn', image)).toMatch(/clean|Pass 5/);
+    const { stderr, status } = await run('fsck.ext4', ['-fn', image]);
+    expect([status, stderr.replace(/^e2fsck .*\n?/, '')]).toEqual([0, '']);
+    expect(await server.call<number>('clientCount')).toBe(0);
+  },
+);

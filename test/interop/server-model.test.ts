@@ -38,7 +38,8 @@ const filling = (length: number, seed: number): Buffer => {
 type Place = { readonly offset: number; readonly length: number };
 const isZero = (bytes: Buffer): boolean => bytes.every((byte) => byte === 0);
 const same = (found: Buffer, wanted: Buffer, what: string): void => {
-  if (!found.equals(wanted)) throw new Error(`${what}: byte ${found.findIndex((byte, at) => byte !== wanted[at])} of ${found.length} differs`);
+  if (!found.equals(wanted))
+    throw new Error(`${what}: byte ${found.findIndex((byte, at) => byte !== wanted[at])} of ${found.length} differs`);
 };
 
 /** Carries a command out on the client and at once on the model: nobody else is at this place in this round. */
@@ -71,7 +72,8 @@ const perform = async (client: NbdClient, model: Buffer, command: Command, { off
       for (const extent of extents) {
         expect(extent.offset).toBe(at);
         at += extent.length;
-        if ((extent.flags & 2) !== 0 && !isZero(model.subarray(extent.offset, at))) throw new Error(`data at ${extent.offset} is called zero`);
+        if ((extent.flags & 2) !== 0 && !isZero(model.subarray(extent.offset, at)))
+          throw new Error(`data at ${extent.offset} is called zero`);
       }
       return expect(at).toBe(offset + length);
     }
@@ -79,7 +81,12 @@ const perform = async (client: NbdClient, model: Buffer, command: Command, { off
 };
 
 it.each(BOTH_KINDS)('any mix of commands on four connections leaves what a plain buffer would hold: $kind', async ({ native }) => {
-  await using server = await startNbdServer({ native, tcp: true, durability: 'power', volumes: [{ name: 'v', capacityBytes: CAPACITY_BYTES }] });
+  await using server = await startNbdServer({
+    native,
+    tcp: true,
+    durability: 'power',
+    volumes: [{ name: 'v', capacityBytes: CAPACITY_BYTES }],
+  });
   const clients = await Promise.all([
     connect(server.uri('v')),
     connect({ uri: server.tcpUri('v'), extendedHeaders: false }),
@@ -103,18 +110,22 @@ it.each(BOTH_KINDS)('any mix of commands on four connections leaves what a plain
       }
       await Promise.all(pending);
       const end = Math.min(CAPACITY_BYTES, at);
-      if (end > first) same(await (clients[first % 4] as NbdClient).read(first, end - first), model.subarray(first, end), 'after the round');
+      if (end > first)
+        same(await (clients[first % 4] as NbdClient).read(first, end - first), model.subarray(first, end), 'after the round');
     }),
     { numRuns: 60, endOnFailure: true },
   );
-  same(await (clients[0] as NbdClient).read(0, CAPACITY_BYTES), model, 'at the end');
+  same(await clients[0].read(0, CAPACITY_BYTES), model, 'at the end');
   await Promise.all(clients.map((client) => client.disconnect()));
 });
 
-const overlapping = fc.array(fc.record({ offset: fc.nat(200_000), length: fc.integer({ min: 1, max: 100_000 }), client: fc.nat(3), isZero: fc.boolean() }), {
-  minLength: 2,
-  maxLength: 40,
-});
+const overlapping = fc.array(
+  fc.record({ offset: fc.nat(200_000), length: fc.integer({ min: 1, max: 100_000 }), client: fc.nat(3), isZero: fc.boolean() }),
+  {
+    minLength: 2,
+    maxLength: 40,
+  },
+);
 
 it('writes that overlap on four connections leave bytes of these writes only, and both legs of a pair alike', async () => {
   await using server = await startNbdServer({
@@ -141,7 +152,9 @@ it('writes that overlap on four connections leave bytes of these writes only, an
       const after = await (clients[1] as NbdClient).read(0, area);
       same(await secondary.read(0, area), after, 'the secondary');
       for (let at = 0; at < area; at += 97) {
-        const over = writes.flatMap(({ offset, length, isZero: isZeroing }, index) => (offset <= at && at < offset + length ? [isZeroing ? 0 : index + 1] : []));
+        const over = writes.flatMap(({ offset, length, isZero: isZeroing }, index) =>
+          offset <= at && at < offset + length ? [isZeroing ? 0 : index + 1] : [],
+        );
         const allowed = over.length === 0 ? [before[at]] : over;
         if (!allowed.includes(after[at])) throw new Error(`byte ${at} is ${after[at]}, and not one of ${allowed.join(', ')}`);
       }

@@ -21,7 +21,13 @@ const pattern = Buffer.allocUnsafe(HALF_BYTES);
 for (let at = 0; at < HALF_BYTES; at += 4) pattern.writeUInt32LE(Math.imul(at, 0x9e3779b1) >>> 0, at);
 
 const prepared = async (native: boolean): Promise<NbdServerProcess> => {
-  const server = await startNbdServer({ native, tcp: true, durability: 'power', lanes: 1, volumes: [{ name: 'v', capacityBytes: 2 * HALF_BYTES }] });
+  const server = await startNbdServer({
+    native,
+    tcp: true,
+    durability: 'power',
+    lanes: 1,
+    volumes: [{ name: 'v', capacityBytes: 2 * HALF_BYTES }],
+  });
   using client = await RawNbd.connect({ path: server.socketPath }, 'v');
   expect((await client.ask({ type: nbd.NBD_CMD_WRITE, payload: pattern })).errno).toBe(0);
   return server;
@@ -37,7 +43,8 @@ const checkReplies = async (client: RawNbd, asked: ReadonlyMap<number, RawReques
     open.delete(cookie);
     if (errno !== 0) throw new Error(`request ${JSON.stringify({ ...request, payload: undefined })} failed with ${errno}`);
     const { offset = 0, length = 0 } = request;
-    if (data !== null && !data.equals(pattern.subarray(offset, offset + length))) throw new Error(`${length} bytes at ${offset} are not what they were`);
+    if (data !== null && !data.equals(pattern.subarray(offset, offset + length)))
+      throw new Error(`${length} bytes at ${offset} are not what they were`);
   }
 };
 
@@ -90,36 +97,44 @@ it.each(BOTH_KINDS)('requests of every kind and size, 64 in a row and cut anywhe
   await using server = await prepared(native);
   const target = { path: server.socketPath };
   await fc.assert(
-    fc.asyncProperty(fc.constantFrom(...MODES), pipeline, fc.infiniteStream(fc.integer({ min: 1, max: 200_000 })), fc.boolean(), async (mode, list, cuts, isSlow) => {
-      using client = await RawNbd.connect(target, 'v', { mode, ...(mode === 'simple' ? {} : { contexts: ['base:allocation'] }) });
-      const asked = new Map<number, RawRequest>();
-      const bytes = Buffer.concat(
-        list.map(({ command, length, place }, index) => {
-          const request = requestOf(command, length, place);
-          asked.set(index + 1, request);
-          return client.encode(request);
-        }),
-      );
-      const sending = (async () => {
-        for (let at = 0; at < bytes.length; ) {
-          const cut = Math.min(bytes.length, at + (cuts.next().value as number));
-          if (!client.socket.write(bytes.subarray(at, cut)) && !isSlow) await new Promise((resolve) => client.socket.once('drain', resolve));
-          else if (cut % 3 === 0) await new Promise((resolve) => setImmediate(resolve));
-          at = cut;
+    fc.asyncProperty(
+      fc.constantFrom(...MODES),
+      pipeline,
+      fc.infiniteStream(fc.integer({ min: 1, max: 200_000 })),
+      fc.boolean(),
+      async (mode, list, cuts, isSlow) => {
+        using client = await RawNbd.connect(target, 'v', { mode, ...(mode === 'simple' ? {} : { contexts: ['base:allocation'] }) });
+        const asked = new Map<number, RawRequest>();
+        const bytes = Buffer.concat(
+          list.map(({ command, length, place }, index) => {
+            const request = requestOf(command, length, place);
+            asked.set(index + 1, request);
+            return client.encode(request);
+          }),
+        );
+        const sending = (async () => {
+          for (let at = 0; at < bytes.length; ) {
+            const cut = Math.min(bytes.length, at + (cuts.next().value as number));
+            if (!client.socket.write(bytes.subarray(at, cut)) && !isSlow)
+              await new Promise((resolve) => client.socket.once('drain', resolve));
+            else if (cut % 3 === 0) await new Promise((resolve) => setImmediate(resolve));
+            at = cut;
+          }
+        })();
+        if (isSlow) await new Promise((resolve) => setTimeout(resolve, 20));
+        for (const open = new Map(asked); open.size > 0; ) {
+          const { cookie, errno, data } = await client.reply();
+          const request = open.get(cookie);
+          if (request === undefined) throw new Error(`two replies to ${cookie}`);
+          open.delete(cookie);
+          expect(errno).toBe(errnoOf(request, mode));
+          const { offset = 0, length = 0 } = request;
+          if (data !== null && !data.equals(pattern.subarray(offset, offset + length)))
+            throw new Error(`${length} bytes at ${offset} are not what they were`);
         }
-      })();
-      if (isSlow) await new Promise((resolve) => setTimeout(resolve, 20));
-      for (const open = new Map(asked); open.size > 0; ) {
-        const { cookie, errno, data } = await client.reply();
-        const request = open.get(cookie);
-        if (request === undefined) throw new Error(`two replies to ${cookie}`);
-        open.delete(cookie);
-        expect(errno).toBe(errnoOf(request, mode));
-        const { offset = 0, length = 0 } = request;
-        if (data !== null && !data.equals(pattern.subarray(offset, offset + length))) throw new Error(`${length} bytes at ${offset} are not what they were`);
-      }
-      await sending;
-    }),
+        await sending;
+      },
+    ),
     { numRuns: 60, endOnFailure: true },
   );
 });
@@ -195,18 +210,23 @@ it('a lone byte at a time is a request in the end', async () => {
   expect((await client.ask({ type: nbd.NBD_CMD_READ, offset: HALF_BYTES, length: 22 })).data?.toString()).toBe('one byte after another');
 });
 
-it.each([33_000, 65_000, 65_536, 131_072, 1_048_576, 1_048_577, 3_000_000])('writes of %i bytes, thousands of them, never run out of buffers', async (length) => {
-  await using server = await prepared(true);
-  using client = await RawNbd.connect({ path: server.socketPath }, 'v', { mode: 'structured' });
-  const payload = Buffer.alloc(length, 3);
-  // More than the lane's buffers could take if they did not all come back.
-  const count = Math.ceil((300 * MiB) / length);
-  const bytes = client.encode({ type: nbd.NBD_CMD_WRITE, offset: HALF_BYTES, payload });
-  for (let done = 0; done < count; done += 1) {
-    if (!client.socket.write(done === 0 ? bytes : client.encode({ type: nbd.NBD_CMD_WRITE, offset: HALF_BYTES + (done % 1000), payload }))) {
-      await new Promise((resolve) => client.socket.once('drain', resolve));
+it.each([33_000, 65_000, 65_536, 131_072, 1_048_576, 1_048_577, 3_000_000])(
+  'writes of %i bytes, thousands of them, never run out of buffers',
+  async (length) => {
+    await using server = await prepared(true);
+    using client = await RawNbd.connect({ path: server.socketPath }, 'v', { mode: 'structured' });
+    const payload = Buffer.alloc(length, 3);
+    // More than the lane's buffers could take if they did not all come back.
+    const count = Math.ceil((300 * MiB) / length);
+    const bytes = client.encode({ type: nbd.NBD_CMD_WRITE, offset: HALF_BYTES, payload });
+    for (let done = 0; done < count; done += 1) {
+      if (
+        !client.socket.write(done === 0 ? bytes : client.encode({ type: nbd.NBD_CMD_WRITE, offset: HALF_BYTES + (done % 1000), payload }))
+      ) {
+        await new Promise((resolve) => client.socket.once('drain', resolve));
+      }
+      if (done % 8 === 7) for (let reply = 0; reply < 8; reply += 1) expect((await client.reply()).errno).toBe(0);
     }
-    if (done % 8 === 7) for (let reply = 0; reply < 8; reply += 1) expect((await client.reply()).errno).toBe(0);
-  }
-  for (let reply = 0; reply < count % 8; reply += 1) expect((await client.reply()).errno).toBe(0);
-});
+    for (let reply = 0; reply < count % 8; reply += 1) expect((await client.reply()).errno).toBe(0);
+  },
+);

@@ -92,7 +92,9 @@ describe.each(BOTH_KINDS)('TLS, $kind', ({ native }) => {
     expect(await run(qemuImg, ['info', ...tls, '--image-opts', source])).toMatchObject({ status: 0, stderr: '' });
     const converted = await run(qemuImg, ['convert', ...tls, '--image-opts', '-O', 'qcow2', source, image]);
     expect(converted).toMatchObject({ status: 0, stderr: '' });
-    expect(await run(qemuImg, ['compare', ...tls, '--image-opts', source, `driver=qcow2,file.filename=${image}`])).toMatchObject({ status: 0 });
+    expect(await run(qemuImg, ['compare', ...tls, '--image-opts', source, `driver=qcow2,file.filename=${image}`])).toMatchObject({
+      status: 0,
+    });
   });
 
   it('our own client writes and reads 32 MiB in one request, with many small ones beside it', async () => {
@@ -101,7 +103,8 @@ describe.each(BOTH_KINDS)('TLS, $kind', ({ native }) => {
     const small = Array.from({ length: 200 }, (_, index) => client.write(64 * MiB + index * 5001, data.subarray(index, index + 5001)));
     await Promise.all([client.write(MiB + 1, data, { fua: true }), ...small]);
     expect((await client.read(MiB + 1, 32 * MiB)).equals(data)).toBe(true);
-    for (const index of [0, 77, 199]) expect((await client.read(64 * MiB + index * 5001, 5001)).equals(data.subarray(index, index + 5001))).toBe(true);
+    for (const index of [0, 77, 199])
+      expect((await client.read(64 * MiB + index * 5001, 5001)).equals(data.subarray(index, index + 5001))).toBe(true);
   });
 
   it('STARTTLS after options in clear text forgets what they settled', async () => {

@@ -96,7 +96,8 @@ export const badRequests = (chance: Chance, mode: RawMode): Buffer => {
     const offset = chance.pick([0n, 1n, 4095n, 1n << 20n, (1n << 63n) - 1n, (1n << 64n) - 1n, BigInt(chance.below(0x100_0000))]);
     header.writeBigUInt64BE(offset, 16);
     const length = chance.pick([...HUGE, 512, 4096, 33_554_432, 33_554_433, chance.below(100_000)]);
-    if (mode === 'extended') header.writeBigUInt64BE(chance.below(6) === 0 ? chance.pick([1n << 40n, (1n << 64n) - 1n]) : BigInt(length), 24);
+    if (mode === 'extended')
+      header.writeBigUInt64BE(chance.below(6) === 0 ? chance.pick([1n << 40n, (1n << 64n) - 1n]) : BigInt(length), 24);
     else header.writeUInt32BE(length, 24);
     all.push(header, chance.bytes(chance.pick([0, 0, 1, 27, 100, 2000])));
   }
@@ -117,7 +118,12 @@ export const throwBytes = (path: string, bytes: Buffer, lingerMs: number): Promi
     socket.write(bytes);
   });
 
-export const openMany = (server: NbdServerProcess, count: number, exportOf: (index: number) => string, mode: RawMode = 'structured'): Promise<RawNbd[]> =>
+export const openMany = (
+  server: NbdServerProcess,
+  count: number,
+  exportOf: (index: number) => string,
+  mode: RawMode = 'structured',
+): Promise<RawNbd[]> =>
   Promise.all(Array.from({ length: count }, (_, index) => RawNbd.connect({ path: server.socketPath }, exportOf(index), { mode })));
 
 export type Latency = { readonly medianMs: number; readonly worstMs: number; readonly count: number };

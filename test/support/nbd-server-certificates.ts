@@ -28,7 +28,19 @@ const KEY = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-node
 
 const authority = async (folder: string, name: string): Promise<void> => {
   await mkdir(folder, { recursive: true });
-  await openssl('req', '-x509', ...KEY, '-keyout', join(folder, 'ca-key.pem'), '-out', join(folder, 'ca-cert.pem'), '-days', '2', '-subj', `/CN=${name}`);
+  await openssl(
+    'req',
+    '-x509',
+    ...KEY,
+    '-keyout',
+    join(folder, 'ca-key.pem'),
+    '-out',
+    join(folder, 'ca-cert.pem'),
+    '-days',
+    '2',
+    '-subj',
+    `/CN=${name}`,
+  );
 };
 
 const issue = async (ca: string, folder: string, role: 'server' | 'client', name: string): Promise<void> => {
@@ -57,7 +69,11 @@ export const makeCertificates = async (root: string): Promise<Certificates> => {
   await mkdir(at('nobody'));
   for (const folder of ['client', 'nobody', 'stranger', 'server']) await writeFile(join(at(folder), 'ca-cert.pem'), ca);
   await writeFile(join(at('distrustful'), 'ca-cert.pem'), await readFile(join(at('other-ca'), 'ca-cert.pem')));
-  const serverFiles = { cert: join(at('server'), 'server-cert.pem'), key: join(at('server'), 'server-key.pem'), ca: join(at('server'), 'ca-cert.pem') };
+  const serverFiles = {
+    cert: join(at('server'), 'server-cert.pem'),
+    key: join(at('server'), 'server-key.pem'),
+    ca: join(at('server'), 'ca-cert.pem'),
+  };
   return {
     client: at('client'),
     nobody: at('nobody'),

@@ -100,7 +100,9 @@ export class RawNbd {
 
   /** Resolves when the connection is closed, by whomever. */
   ended(): Promise<void> {
-    return this.socket.destroyed || this.socket.readableEnded ? Promise.resolve() : new Promise((resolve) => this.socket.once('close', () => resolve()));
+    return this.socket.destroyed || this.socket.readableEnded
+      ? Promise.resolve()
+      : new Promise((resolve) => this.socket.once('close', () => resolve()));
   }
 
   /** Reads the greeting, sends the client's flags. */
@@ -118,7 +120,8 @@ export class RawNbd {
       const header = await this.take(20);
       const type = header.readUInt32BE(12);
       const reply = { type, data: await this.take(header.readUInt32BE(16)) };
-      if (type >= nbd.NBD_REP_ERROR_BIT) throw new Error(`option ${option}: error ${type - nbd.NBD_REP_ERROR_BIT} ${reply.data.toString()}`);
+      if (type >= nbd.NBD_REP_ERROR_BIT)
+        throw new Error(`option ${option}: error ${type - nbd.NBD_REP_ERROR_BIT} ${reply.data.toString()}`);
       if (type === nbd.NBD_REP_ACK) return replies;
       replies.push(reply);
     }
@@ -193,7 +196,8 @@ export class RawNbd {
       this.#chunk(type, payload, asked, state, extents);
       if ((flags & nbd.NBD_REPLY_FLAG_DONE) === 0) continue;
       this.#asked.delete(cookie);
-      if (asked.type === nbd.NBD_CMD_READ && state.errno === 0 && state.covered !== asked.length) throw new Error('a READ was answered in part');
+      if (asked.type === nbd.NBD_CMD_READ && state.errno === 0 && state.covered !== asked.length)
+        throw new Error('a READ was answered in part');
       return { cookie, errno: state.errno, data: state.errno === 0 ? state.data : null, extents, dataChunks: state.dataChunks };
     }
   }

@@ -8,7 +8,10 @@ const MiB = 1024 * KiB;
 
 const step = fc.record({
   kind: fc.constantFrom('take', 'take', 'rest', 'give'),
-  bytes: fc.oneof(fc.integer({ min: 1, max: 2 * MiB }), fc.constantFrom(28, 32 * KiB, 32 * KiB + 28, 64 * KiB, 64 * KiB + 28, MiB, MiB + 32)),
+  bytes: fc.oneof(
+    fc.integer({ min: 1, max: 2 * MiB }),
+    fc.constantFrom(28, 32 * KiB, 32 * KiB + 28, 64 * KiB, 64 * KiB + 28, MiB, MiB + 32),
+  ),
   which: fc.nat(1000),
 });
 
