@@ -6,6 +6,7 @@
  */
 import type { InquiryView } from '../core/host-views.ts';
 import type { Destruction } from '../core/inquiry-text.ts';
+import type { Finding } from '../core/inquiry.ts';
 import type { VolumeRow } from '../core/rows.ts';
 import type { Consent } from './api.ts';
 
@@ -27,9 +28,9 @@ export type InquiryRequest = {
 
 /** The leave to go on. */
 export type Permit = {
-  /** To be called when the command has been carried out, or has failed with `error`: for the audit record. */
   /** What was found, and is covered by the operator's consent. */
   readonly findings: readonly Finding[];
+  /** To be called when the command has been carried out, or has failed with `error`: for the audit record. */
   ended(error: unknown): Promise<void>;
 };
 
