@@ -86,6 +86,7 @@ class Plane extends EventEmitter<PlaneEvents> implements DataPlane {
           else this.#zeroed(message.job, message.code);
         },
         lost: (slot, name, error) => this.#lost(slot, name, error),
+        threadFailed: (error) => this.emit('workerLost', { worker: 'worker thread', message: error instanceof Error ? error.message : String(error) }),
       },
     });
     this.#clients = new Clients(this.#workers, this.handover);

@@ -16,6 +16,8 @@ import type { PictureMessage } from './worker-volumes.ts';
 import { WriteGate } from './write-gate.ts';
 import type { FromZeroWorker, ToZeroWorker, ZeroTask } from './zero-worker.ts';
 
+/** From the death of a thread to the start of another one for a task that waits. */
+const REVIVE_MS = 200;
 /** Copies and verifies that run at once; more wait for their turn. */
 const PAIR_TASKS_MAX = 4;
 
@@ -39,6 +41,8 @@ export type WorkerSetEvents = {
    * called when they are free, before the worker is started again.
    */
   readonly lost: (slot: number, name: string, error: unknown) => () => void;
+  /** A thread that had no task failed. */
+  readonly threadFailed: (error: unknown) => void;
 };
 
 export class WorkerSet {
@@ -70,7 +74,17 @@ export class WorkerSet {
       atomics: 'disabled',
       recordTiming: false,
     });
+    this.#pool.on('error', (error: unknown) => this.#events.threadFailed(error));
+    this.#pool.on('workerDestroy', () => this.#reviveSoon());
     for (let lane = 0; lane < options.lanes; lane += 1) this.#startLane(lane);
+  }
+
+  /** A thread that dies before it is ready leaves its task in the pool's queue, and the pool starts no other one by itself. */
+  #reviveSoon(): void {
+    setTimeout(() => {
+      if (this.#isStopping || this.#pool.queueSize === 0) return;
+      this.#pool.run(undefined, { filename: workerFile('data/idle-worker').filename }).catch(() => undefined);
+    }, REVIVE_MS).unref();
   }
 
   setTls(tls: TlsMaterial): void {
