@@ -147,7 +147,7 @@ const noCandidate = (primary: VolumeRow, best: Best, wish: Wish): TwinvolError =
 };
 
 /** Names what is missing and where it could come from: regions being cleared, and other unused volumes of the pool. */
-const regionsMissing = (primary: VolumeRow, volume: VolumeRow, fitting: Fitting, pool: Pool): TwinvolError => {
+export const regionsMissing = (primary: VolumeRow, volume: VolumeRow, fitting: Fitting, pool: Pool): TwinvolError => {
   const missing = fitting.missingRegions - pool.unassignedRegions;
   const sources: { readonly volume: string; readonly regions: number }[] = [];
   for (const other of pool.volumes) {

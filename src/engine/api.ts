@@ -20,6 +20,8 @@ export type PairRef = { readonly primary: VolumeRef; readonly secondary?: Volume
 /** A split at a moment of its own, in milliseconds since 1970; null takes it back; absent: now. */
 export type Scheduled = { readonly atMs?: number | null };
 
+/** `explain`: all volumes, and why one is none. `fit`: for a pair create with that fitting; absent: as the setting says. */
+export type CandidatesInput = { readonly primary: VolumeRef; readonly explain?: boolean; readonly fit?: 'off' | 'regions' };
 export type VolumeCreateInput = Planned & {
   readonly name: string;
   readonly sizeBytes: number;
@@ -117,7 +119,7 @@ export interface Engine {
   ): Promise<VolumeView | PlanView>;
   uri(volume: VolumeRef): string;
 
-  poolCandidates(input: { readonly primary: VolumeRef; readonly explain?: boolean }): readonly CandidateView[];
+  poolCandidates(input: CandidatesInput): readonly CandidateView[];
   poolRestoreSize(input: Planned & { readonly volume: VolumeRef; readonly consent?: Consent }): Promise<VolumeView | PlanView>;
 
   pairCreate(input: PairCreateInput & { readonly consent?: Consent }): Promise<PairView | PlanView>;

@@ -15,6 +15,7 @@ import type { DeviceSettings, GroupRow, TableOp } from '../core/rows.ts';
 import type { ApplyView, CandidateView, ClientView, EventView, PairView, PlanView, StatusView, VolumeView } from '../core/views.ts';
 import type {
   ApplyInput,
+  CandidatesInput,
   AuditInput,
   Consent,
   Engine,
@@ -134,7 +135,7 @@ export class DeviceEngine implements Engine {
     return this.#context.views.uri(this.#context.store.tables.volume(volume));
   }
 
-  poolCandidates(input: { readonly primary: VolumeRef; readonly explain?: boolean }): readonly CandidateView[] {
+  poolCandidates(input: CandidatesInput): readonly CandidateView[] {
     return this.#pool.candidates(input);
   }
   poolRestoreSize(input: Input<'poolRestoreSize'>): Promise<VolumeView | PlanView> {

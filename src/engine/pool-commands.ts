@@ -7,12 +7,12 @@
 import { TwinvolError } from '../core/faults.ts';
 import { fittingFor } from '../core/fitting.ts';
 import type { Fitting } from '../core/fitting.ts';
-import { reportCandidates } from '../core/selection.ts';
+import { regionsMissing, reportCandidates } from '../core/selection.ts';
 import type { Pool } from '../core/selection.ts';
 import type { TableOp, VolumeRow } from '../core/rows.ts';
 import type { Tables } from '../core/tables.ts';
 import type { CandidateView, PlanView, VolumeView } from '../core/views.ts';
-import type { Consent, Planned, VolumeRef } from './api.ts';
+import type { CandidatesInput, Consent, Planned, VolumeRef } from './api.ts';
 import type { DeviceContext } from './context.ts';
 import { planView } from './plan.ts';
 import { fittingText, onceCleared, onVolume, refitOps, requireUnpaired, volumeSpec } from './volume-support.ts';
@@ -48,10 +48,10 @@ export class PoolCommands {
     this.#context = context;
   }
 
-  candidates(input: { readonly primary: VolumeRef; readonly explain?: boolean }): readonly CandidateView[] {
+  candidates(input: CandidatesInput): readonly CandidateView[] {
     const { tables } = this.#context.store;
     return reportCandidates(tables.volume(input.primary), poolOf(this.#context), {
-      fit: tables.settings.fit,
+      fit: input.fit ?? tables.settings.fit,
       explain: input.explain === true,
     });
   }
@@ -60,6 +60,8 @@ export class PoolCommands {
     return onVolume(this.#context, input.volume, 'pool restore-size', async (row) => {
       requireUnpaired(this.#context, row, 'pool restore-size');
       const fitting = this.#formerFitting(row);
+      if (input.plan !== true) await this.#waitForRegions(fitting);
+      this.#requireRegions(row, fitting, input.plan === true);
       if (input.plan === true) {
         const hosts = this.#context.gate.hostsFor([row.number]);
         return planView('pool restore-size', {
@@ -69,7 +71,6 @@ export class PoolCommands {
           regions: fitting.surplusRegions + fitting.missingRegions,
         });
       }
-      await this.#waitForRegions(fitting);
       const { plane } = this.#context;
       await onceCleared(this.#context, row, 'pool restore-size', input.consent, async () => {
         const scrubId = await this.#commit(row, fitting);
@@ -93,6 +94,14 @@ export class PoolCommands {
 
   async #waitForRegions(fitting: Fitting): Promise<void> {
     if (fitting.missingRegions > 0) await this.#context.regions.waitForCleared(fitting.missingRegions);
+  }
+
+  /** @throws TwinvolError `REGIONS_MISSING` */
+  #requireRegions(row: VolumeRow, fitting: Fitting, isPlan: boolean): void {
+    const pool = poolOf(this.#context);
+    // The command itself waits for those that are being cleared.
+    const expected = pool.unassignedRegions + (isPlan ? pool.scrubbingRegions : 0);
+    if (fitting.missingRegions > expected) throw regionsMissing(row, row, fitting, pool);
   }
 
   async #commit(row: VolumeRow, fitting: Fitting): Promise<number | null> {

@@ -39,9 +39,16 @@ const namedPair = (words: AliasWords): PairRef | null => {
   return { primary: volumeArgument(primary), ...(secondary === undefined ? {} : { secondary: volumeArgument(secondary) }) };
 };
 
+/** The group that `-g` names, which has to be there: a typing error must not look like a pair that is simplex. */
+const namedGroup = async (context: CommandContext, words: AliasWords): Promise<string | undefined> => {
+  const name = one(words, '-g');
+  if (name === undefined || (await context.call('group.list', {})).some((group) => group.name === name)) return name;
+  throw new TwinvolError('GROUP_NOT_FOUND', `there is no group ${name}; nothing was changed`, { remedy: `make it with twinvol group create ${name}` });
+};
+
 /** The pairs that `-g` and `-d` mean; an error when they mean none. */
 const meantPairs = async (context: CommandContext, words: AliasWords): Promise<readonly PairView[]> => {
-  const group = one(words, '-g');
+  const group = await namedGroup(context, words);
   const ref = namedPair(words);
   const pairs = await context.call('pair.status', ref === null ? {} : { primary: ref.primary });
   const isMeant = (pair: PairView): boolean => {
@@ -71,6 +78,7 @@ type Action = (context: CommandContext, words: AliasWords, spec: AliasSpec) => P
 const paircreate: Action = async (context, words) => {
   const ref = namedPair(words);
   if (ref === null) throw new TwinvolError('USAGE', 'paircreate needs -d PRIMARY', { remedy: 'see twinvol paircreate --help' });
+  const group = await namedGroup(context, words);
   const pace = one(words, '-c');
   const fence = one(words, '-f');
   const options = given({
@@ -82,7 +90,6 @@ const paircreate: Action = async (context, words) => {
     context.call('pair.create', { ...ref, ...options, ...consent }),
   );
   if ('plan' in made) throw new Error('a plan was not asked for');
-  const group = one(words, '-g');
   if (group !== undefined) await context.call('group.add', { name: group, ...refOf(made) });
   let pair: PairView = made;
   if (words.flags.has('-split')) {
@@ -170,7 +177,7 @@ const farthest = (words: readonly Word[]): Word => PRECEDENCE.find((word) => wor
 const pairvolchk: Action = async (context, words, spec) => {
   requireNamed(spec, words);
   const ref = namedPair(words);
-  const group = one(words, '-g');
+  const group = await namedGroup(context, words);
   if (ref !== null) await context.call('volume.show', { volume: ref.primary });
   const isMeant = ({ name, number }: PairView['primary']): boolean => ref === null || ref.primary === name || ref.primary === number;
   const pairs = (await context.call('pair.status', {})).filter((pair) => group === undefined || pair.group === group);

@@ -14,7 +14,7 @@ import { pairName } from '../copy-progress.ts';
 import { given } from '../given.ts';
 import { waitForState } from '../pair-waiting.ts';
 import { isPlan, planText } from '../plan-text.ts';
-import { candidateLine } from './pool.ts';
+import { candidateLine, fitArgument } from './pool.ts';
 import { registerPairWatching } from './pair-watch.ts';
 import { momentOf, type SplitTiming, splitWord, withTiming } from './split-timing.ts';
 
@@ -93,7 +93,7 @@ const registerCreate = (pair: Command, context: CommandContext): void => {
     .option(
       '--fit <FIT>',
       "regions: the secondary ends with the primary's capacity; off",
-      choiceArgument('way of fitting', ['off', 'regions']),
+      fitArgument,
     )
     .option('--pace <PACE>', PACE_HELP, paceArgument)
     .option('--fence <FENCE>', FENCE_HELP, fenceArgument)
@@ -111,7 +111,7 @@ const createPair = async (
   options: CreateOptions,
 ): Promise<void> => {
   const { wait, timeout, override, reason, dirtyRegionSize, choose, ...rest } = options;
-  const secondary = choose === true && named === undefined ? await chooseSecondary(context, primary) : named;
+  const secondary = choose === true && named === undefined ? await chooseSecondary(context, primary, options.fit) : named;
   const input = { ...pairRef(primary, secondary), ...rest, ...given({ dirtyRegionBytes: dirtyRegionSize }) };
   const words = {
     question: `overwrite ${secondary === undefined ? 'the secondary' : `volume ${secondary}`} with a copy of ${primary} anyway?`,
@@ -123,8 +123,8 @@ const createPair = async (
   await answerCopy(context, result, given({ wait, timeout }), 'formed');
 };
 
-const chooseSecondary = async (context: CommandContext, primary: VolumeRef): Promise<VolumeRef> => {
-  const candidates = (await context.call('pool.candidates', { primary })).filter(({ candidate }) => candidate);
+const chooseSecondary = async (context: CommandContext, primary: VolumeRef, fit: 'off' | 'regions' | undefined): Promise<VolumeRef> => {
+  const candidates = (await context.call('pool.candidates', { primary, ...given({ fit }) })).filter(({ candidate }) => candidate);
   if (candidates.length === 0) throw new TwinvolError('NO_CANDIDATE', `no volume can be the secondary of ${primary}`);
   const chosen = await chooseFrom(context, `the secondary of ${primary}:`, candidates, candidateLine);
   return chosen.number;

@@ -3,7 +3,7 @@ import type { Command } from 'commander';
 import { formatSize } from '../../core/units.ts';
 import type { CandidateView } from '../../core/views.ts';
 import type { VolumeRef } from '../../engine/api.ts';
-import { volumeArgument } from '../arguments.ts';
+import { type ChoiceParser, choiceArgument, volumeArgument } from '../arguments.ts';
 import { addCommand, addGroup, withConsentOptions, withPlan } from '../command-builder.ts';
 import type { CommandContext } from '../command-context.ts';
 import { type ConsentOptions, withConsent } from '../consent-prompt.ts';
@@ -24,6 +24,8 @@ const EXPLAINED: readonly Column<CandidateView>[] = [
   { heading: 'REASON', isOptional: true, text: ({ reason }) => reason ?? '' },
 ];
 
+export const fitArgument: ChoiceParser<'off' | 'regions'> = choiceArgument<'off' | 'regions'>('way of fitting', ['off', 'regions']);
+
 /** A candidate in a list to choose from. */
 export const candidateLine = ({ number, name, capacityBytes, fit }: CandidateView): string =>
   `${number}  ${name}  ${formatSize(capacityBytes)}  ${fit}`;
@@ -33,11 +35,13 @@ export const registerPool = (program: Command, context: CommandContext): void =>
   addCommand(pool, 'candidates', 'the volumes that can be the secondary of a primary', [
     'pool candidates db',
     'pool candidates db --explain',
+    'pool candidates db --fit regions',
   ])
     .argument('<PRIMARY>', 'name or number', volumeArgument)
     .option('--explain', 'all volumes, and why one is not a candidate')
-    .action(async (primary: VolumeRef, { explain }: { explain?: boolean }) => {
-      const candidates = await context.call('pool.candidates', { primary, ...given({ explain }) });
+    .option('--fit <FIT>', "for a pair create with this fitting; left out: as the device's setting says", fitArgument)
+    .action(async (primary: VolumeRef, { explain, fit }: { explain?: boolean; fit?: 'off' | 'regions' }) => {
+      const candidates = await context.call('pool.candidates', { primary, ...given({ explain, fit }) });
       const empty = `no volume can be the secondary of ${primary}; --explain says why`;
       context.print(candidates, () => textTable(candidates, explain === true ? EXPLAINED : COLUMNS, context.paint, empty));
     });

@@ -5,7 +5,11 @@ import { consent, defineMethod, planned, volumeRef } from '../method.ts';
 export const poolMethods = {
   'pool.candidates': defineMethod({
     summary: 'The volumes that can be the secondary of a primary; with `explain` all volumes, and why one is not.',
-    params: z.strictObject({ primary: volumeRef, explain: z.boolean().exactOptional() }),
+    params: z.strictObject({
+      primary: volumeRef,
+      explain: z.boolean().exactOptional(),
+      fit: z.enum(['off', 'regions']).exactOptional().describe('for a pair create with that fitting; left out: as the setting says'),
+    }),
     result: '`CandidateView[]`',
     changes: false,
     destroysData: false,

@@ -231,6 +231,7 @@ describe('aliases', () => {
       pairRelease: note('release', { released: pair }),
       pairRestore: note('restore', pairView({ state: 'duplex-pending', copy: 'restore' })),
       pairStatus: () => [pair],
+      groupList: () => [{ name: 'nightly', pairs: [1] }],
     });
     expect(await line('paircreate -g nightly -d db:db-copy -vl -c 15 -f data')).toMatchObject({ exit: 0, out: 'db -> db-copy COPY\n' });
     expect(await line('pairsplit -g nightly')).toMatchObject({ exit: 0 });
@@ -246,12 +247,17 @@ describe('aliases', () => {
       ['restore', { primary: 1, secondary: 2, pace: 3 }],
     ]);
     expect(await line('paircreate -d db -vr')).toMatchObject({ exit: 10, err: expect.stringContaining('NOT_SUPPORTED') });
-    expect(await line('pairsplit -g weekly -S')).toMatchObject({ exit: 10, err: expect.stringContaining('PAIR_NOT_FOUND') });
+    calls.length = 0;
+    for (const words of ['paircreate -g weekly -d db', 'pairsplit -g weekly -S', 'pairvolchk -g weekly', 'pairevtwait -g weekly -nowait']) {
+      expect(await line(words)).toMatchObject({ exit: 10, err: expect.stringContaining('GROUP_NOT_FOUND') });
+    }
+    expect(calls).toEqual([]);
   });
 
   it('give the exit statuses of the family', async () => {
     const { line } = await device({
       pairStatus: () => [pairView({ state: 'split', group: 'g' })],
+      groupList: () => [{ name: 'g', pairs: [1] }],
       volumeShow: (ref) => volumeView(9, String(ref)),
       pairWait: async () => {
         throw new TwinvolError('TIMEOUT', 'too late');
