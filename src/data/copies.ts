@@ -196,7 +196,9 @@ export class Copies {
     options.signal?.addEventListener('abort', stop);
     if (options.signal?.aborted === true) stop();
     try {
-      const result = await work;
+      const result = await work.catch((error: unknown) => {
+        throw new TwinvolError('INTERNAL', `the verify's worker died: ${error instanceof Error ? error.message : String(error)}`, { remedy: 'start it again', cause: error });
+      });
       if (result?.end === 'failed') throw new TwinvolError('STORE_IO', `verify could not read a leg: ${result.code}`, { details: { checkedBytes: result.checkedBytes } });
       if (result === null || result.end === 'stopped') throw new TwinvolError('TIMEOUT', `verify was stopped after ${result?.checkedBytes ?? 0} bytes`, { remedy: 'start it again' });
       const { checkedBytes, differingBytes, differing } = result;
