@@ -7,6 +7,7 @@
 import { TwinvolError } from '../core/faults.ts';
 import { fittingFor } from '../core/fitting.ts';
 import type { Fitting } from '../core/fitting.ts';
+import type { Destruction } from '../core/inquiry-text.ts';
 import { regionsMissing, reportCandidates } from '../core/selection.ts';
 import type { Pool } from '../core/selection.ts';
 import type { TableOp, VolumeRow } from '../core/rows.ts';
@@ -14,6 +15,7 @@ import type { Tables } from '../core/tables.ts';
 import type { CandidateView, PlanView, VolumeView } from '../core/views.ts';
 import type { CandidatesInput, Consent, Planned, VolumeRef } from './api.ts';
 import type { DeviceContext } from './context.ts';
+import { wholeVolume } from './pair-destruction.ts';
 import { planView } from './plan.ts';
 import { fittingText, onceCleared, onVolume, refitOps, requireUnpaired, volumeSpec } from './volume-support.ts';
 
@@ -69,6 +71,7 @@ export class PoolCommands {
           volumes: [row.name],
           hosts,
           regions: fitting.surplusRegions + fitting.missingRegions,
+          destroys: lostBy(row, fitting),
         });
       }
       const { plane } = this.#context;
@@ -114,3 +117,7 @@ export class PoolCommands {
     return scrubId;
   }
 }
+
+/** What was written behind the former capacity goes with its regions. */
+const lostBy = (row: VolumeRow, { capacityBytes, surplusRegions }: Fitting): readonly Destruction[] =>
+  surplusRegions === 0 ? [] : [{ ...wholeVolume(row), regions: surplusRegions, bytes: row.capacityBytes - capacityBytes }];
