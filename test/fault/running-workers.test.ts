@@ -1,0 +1,215 @@
+/** Threads of the engine that die in the middle of their work: a lane, a copy, a verify, the zero worker. */
+import { describe, expect, it } from 'vitest';
+import { KiB, MiB } from '../../src/core/units.ts';
+import { type Device, openDevice, type Volume } from '../../src/index.ts';
+import type { NbdClient } from '../../src/nbd-client/index.ts';
+import { blockOf, checksum, duplexPair, failure, lastSeq, later, openPairDevice, VOLUME_BYTES, writeTo } from '../support/pair-device.ts';
+import { watchWorkerThreads } from '../support/worker-threads.ts';
+
+const BIG_BYTES: number = 128 * MiB;
+
+/** What the device told since a number, without the coming and going of connections. */
+const eventsSince = async (device: Pick<Device, 'events'>, since: number): Promise<readonly Readonly<Record<string, unknown>>[]> => {
+  const found: Readonly<Record<string, unknown>>[] = [];
+  for await (const { object, kind, data } of device.events({ follow: false, since }))
+    if (object !== 'client') found.push({ object, kind, ...data });
+  return found;
+};
+
+/** A host at work: a copy or verify of a low pace gives way to it, and so takes long enough to be met in its middle. */
+const hostLoad = (host: NbdClient): AsyncDisposable & { stop(): Promise<void> } => {
+  let isOver = false;
+  const work = (async () => {
+    for (let at = 0; !isOver; at = (at + MiB) % BIG_BYTES) await host.write(at, blockOf(at, 4 * KiB, 2));
+  })();
+  const stop = async (): Promise<void> => {
+    isOver = true;
+    await work;
+  };
+  return { stop, [Symbol.asyncDispose]: stop };
+};
+
+/** One connection on each of two lanes: the first on lane 0. */
+const onBothLanes = async (device: Device, volume: Volume): Promise<readonly NbdClient[]> => {
+  const laneOf = async (known: ReadonlySet<number>) => (await device.engine.clientList()).find(({ id }) => !known.has(id));
+  const hosts: NbdClient[] = [];
+  for (const lane of [0, 1]) {
+    for (;;) {
+      const known = new Set((await device.engine.clientList()).map(({ id }) => id));
+      const host = await volume.connect();
+      if ((await laneOf(known))?.lane === lane) {
+        hosts.push(host);
+        break;
+      }
+      // Kept for a moment, so that the next one comes to the other lane.
+      setTimeout(() => host.destroy(), 200);
+    }
+  }
+  return hosts;
+};
+
+describe('a lane that dies', () => {
+  it('[lane-dies] ends its connections and nothing else, and leaves no region of a pair unequal', async () => {
+    using threads = watchWorkerThreads();
+    await using setup = await openPairDevice({ lanes: 2 });
+    const { device, primary } = setup;
+    const lanes = threads.since(0);
+    expect(lanes).toHaveLength(2);
+    const other = await device.createVolume('other', VOLUME_BYTES);
+    const pair = await duplexPair(setup);
+    const since = await lastSeq(device);
+    for (let round = 0; round < 4; round += 1) {
+      const hosts = await onBothLanes(device, primary);
+      let isOver = false;
+      const outcomes = hosts.map(async (host, index) => {
+        for (let at = 0; !isOver; at = (at + 36 * KiB) % (VOLUME_BYTES - 32 * KiB)) {
+          const ended = await host.write(at, blockOf(at, 32 * KiB, round * 2 + index)).then(
+            () => null,
+            (error: { readonly code: string }) => error.code,
+          );
+          if (ended !== null) return ended;
+        }
+        return 'went on';
+      });
+      await later(30);
+      await threads.since(0)[0]?.terminate();
+      await later(150);
+      isOver = true;
+      expect((await Promise.all(outcomes)).sort()).toEqual(['NBD_DISCONNECTED', 'went on']);
+      for (const host of hosts) host.destroy();
+      await writeTo(other, round * MiB, 4096, round);
+      await pair.wait('duplex', { timeoutMs: 20_000 });
+    }
+    expect(await eventsSince(device, since)).toContainEqual(
+      expect.objectContaining({ kind: 'warning', text: 'a worker died and was started again' }),
+    );
+    expect(await pair.verify()).toMatchObject({ differingBytes: 0 });
+    await pair.split();
+    expect(await checksum(setup.secondary)).toBe(await checksum(primary));
+  });
+});
+
+/** A pair to come, of a size that a copy or verify of low pace needs seconds for: a little data in each MiB. */
+const bigPair = async (device: Device) => {
+  const primary = await device.createVolume('big', BIG_BYTES);
+  const secondary = await device.createVolume('big-copy', BIG_BYTES, { attribute: 'secondary' });
+  const host = await primary.connect();
+  for (let at = 0; at < BIG_BYTES; at += MiB) await host.write(at, blockOf(at, 4 * KiB, 1));
+  return { primary, secondary, host };
+};
+
+describe('a copy worker that dies', () => {
+  it('[copy-worker-dies] is replaced, and the copy goes on from the bitmap and not from the start', async () => {
+    using threads = watchWorkerThreads();
+    await using device = await openDevice({ pvSize: '1G', lanes: 1 });
+    const { primary, secondary, host } = await bigPair(device);
+    await using _open = host;
+    const before = threads.count;
+    const since = await lastSeq(device);
+    await using load = hostLoad(host);
+    const pair = await primary.pair(secondary, { pace: 1 });
+    while (pair.status().copyPointer.percent < 20) await later(5);
+    const left = pair.status().dirtyBytes.primary;
+    await threads.since(before)[0]?.terminate();
+    await later(100);
+    expect(pair.status()).toMatchObject({ state: 'duplex-pending' });
+    expect(pair.status().dirtyBytes.primary).toBeLessThanOrEqual(left);
+    await pair.set({ pace: 15 });
+    await pair.wait('duplex', { timeoutMs: 30_000 });
+    await load.stop();
+    expect(await eventsSince(device, since)).toContainEqual(
+      expect.objectContaining({ kind: 'warning', text: 'a worker died and was started again' }),
+    );
+    expect(pair.status().copiedBytes).toBeLessThanOrEqual(BIG_BYTES);
+    expect(await pair.verify()).toMatchObject({ differingBytes: 0 });
+  });
+
+  it('[copy-worker-dies-again] suspends the pair with its reason, and a resync copies what is left', async () => {
+    using threads = watchWorkerThreads();
+    await using device = await openDevice({ pvSize: '1G', lanes: 1 });
+    const { primary, secondary, host } = await bigPair(device);
+    await using _open = host;
+    const before = threads.count;
+    await using load = hostLoad(host);
+    const pair = await primary.pair(secondary, { pace: 1 });
+    for (let death = 1; death <= 3; death += 1) {
+      const { copiedBytes } = pair.status();
+      while (pair.status().copiedBytes === copiedBytes) await later(5);
+      await threads.since(before)[0]?.terminate();
+    }
+    await pair.wait('suspended', { timeoutMs: 10_000 });
+    expect(pair.status()).toMatchObject({ state: 'suspended', reason: 'copy-error: WORKER_DIED' });
+    await load.stop();
+    const { union } = pair.status().dirtyBytes;
+    expect(union).toBeLessThan(BIG_BYTES);
+    await (await pair.resync({ pace: 15 })).wait('duplex');
+    expect(pair.status().copiedBytes).toBeLessThanOrEqual(union);
+    expect(await pair.verify()).toMatchObject({ differingBytes: 0 });
+  });
+
+  it('before it is ready leaves its copy to another one', async () => {
+    using threads = watchWorkerThreads();
+    await using device = await openDevice({ pvSize: '1G', lanes: 1 });
+    const { primary, secondary, host } = await bigPair(device);
+    await using _open = host;
+    const before = threads.count;
+    const pair = await primary.pair(secondary);
+    while (threads.count === before) await later(1);
+    await threads.since(before)[0]?.terminate();
+    await pair.wait('duplex', { timeoutMs: 20_000 });
+    expect(await pair.verify()).toMatchObject({ differingBytes: 0 });
+  });
+});
+
+describe('a verify worker that dies', () => {
+  it('[verify-worker-dies] fails the verify with its reason; the pair stays as it was', async () => {
+    using threads = watchWorkerThreads();
+    await using device = await openDevice({ pvSize: '1G', lanes: 1 });
+    const { primary, secondary, host } = await bigPair(device);
+    await using _open = host;
+    const pair = await (await primary.pair(secondary)).wait('duplex');
+    await pair.set({ pace: 1 });
+    await using load = hostLoad(host);
+    const verifying = failure(pair.verify());
+    while ((pair.status().verify?.checkedBytes ?? 0) < 8 * MiB) await later(5);
+    // The thread of the copy, which the pool gave to the verify.
+    await threads.since(1).at(-1)?.terminate();
+    expect(await verifying).toMatchObject({ code: 'INTERNAL', message: expect.stringContaining('died') });
+    await load.stop();
+    expect(pair.state).toBe('duplex');
+    await pair.set({ pace: 15 });
+    expect(await pair.verify()).toMatchObject({ differingBytes: 0 });
+  });
+});
+
+describe('a zero worker that dies', () => {
+  it('[zero-worker-dies] fails the requests that it had, and the legs are made equal again', async () => {
+    using threads = watchWorkerThreads();
+    await using setup = await openPairDevice({ lanes: 1 });
+    const { device, primary } = setup;
+    await writeTo(primary, 0, VOLUME_BYTES, 1);
+    const pair = await duplexPair(setup);
+    await using host = await primary.connect();
+    await host.trim(0, 128 * KiB);
+    const worker = threads.since(1).at(-1);
+    const since = await lastSeq(device);
+    const trims = Array.from({ length: 8 }, (_, index) =>
+      host.writeZeroes((1 + index) * MiB, 512 * KiB, { noHole: true }).then(
+        () => 'done',
+        (error: { readonly code: string }) => error.code,
+      ),
+    );
+    await worker?.terminate();
+    const outcomes = await Promise.all(trims);
+    expect(outcomes.every((outcome) => outcome === 'done' || outcome === 'NBD_EIO')).toBe(true);
+    expect(outcomes).toContain('NBD_EIO');
+    await pair.wait('duplex', { timeoutMs: 20_000 });
+    // The next one is served by a new thread.
+    await host.trim(0, 4 * MiB);
+    expect((await host.read(0, MiB)).every((byte) => byte === 0)).toBe(true);
+    expect(await eventsSince(device, since)).toContainEqual(
+      expect.objectContaining({ kind: 'warning', text: 'a worker died and was started again' }),
+    );
+    expect(await pair.verify()).toMatchObject({ differingBytes: 0 });
+  });
+});
