@@ -17,6 +17,7 @@ import { MiB } from '../core/units.ts';
 import type { Clock, Timer } from '../platform/clock.ts';
 import { LineChannel } from '../platform/line-channel.ts';
 import type { PeerCertificate } from '../platform/mutual-tls.ts';
+import { isLoopback, ownAddresses } from '../platform/own-addresses.ts';
 import type { AgentHello, FromAgent, ToAgent } from '../wire/agent-messages.ts';
 import {
   AGENT_LINE_BYTES_MAX,
@@ -37,7 +38,7 @@ export type AgentConnectionOwner = {
   readonly clock: Clock;
   readonly pingMs: number;
   hostRow(name: string): HostRow | null;
-  watchOf(host: string): readonly InquiryTarget[];
+  watchOf(host: string, isLocal: boolean): readonly InquiryTarget[];
   welcomed(connection: AgentConnection, identity: AgentIdentity): void;
   message(connection: AgentConnection, message: FromAgent): void;
   refused(peer: string, host: string | null, reason: string): void;
@@ -67,11 +68,14 @@ export class AgentConnection {
   /** The certificate that proves the host; null where the token did. */
   #provedBy: PeerCertificate | null = null;
   #unansweredPings = 0;
+  readonly #isLocal: boolean;
 
   constructor(socket: Socket, peer: string, certified: PeerCertificate | null, owner: AgentConnectionOwner) {
     this.#owner = owner;
     this.#peer = peer;
     this.#certified = certified;
+    const address = socket.remoteAddress?.replace(/^::ffff:/, '') ?? '';
+    this.#isLocal = isLoopback(address) || ownAddresses().includes(address);
     this.#channel = new LineChannel(socket, this.#decoder, UNSENT_BYTES_MAX, {
       line: (line) => this.#take(line),
       closed: (reason) => this.#close(reason),
@@ -81,6 +85,11 @@ export class AgentConnection {
 
   get identity(): AgentIdentity | null {
     return this.#identity;
+  }
+
+  /** Whether the agent runs on this very machine, so that its loopback addresses are ours. */
+  get isLocal(): boolean {
+    return this.#certified === null || this.#isLocal;
   }
 
   /** Whether the host may still speak: it is enrolled, and with the credential of then. */
@@ -151,7 +160,7 @@ export class AgentConnection {
     this.#decoder.allow(AGENT_LINE_BYTES_MAX);
     this.#timer.cancel();
     this.#timer = this.#owner.clock.after(this.#owner.pingMs, () => this.#ping());
-    this.send({ type: 'welcome', version: AGENT_PROTOCOL_VERSION, host, watch: this.#owner.watchOf(host), pingMs: this.#owner.pingMs });
+    this.send({ type: 'welcome', version: AGENT_PROTOCOL_VERSION, host, watch: this.#owner.watchOf(host, this.isLocal), pingMs: this.#owner.pingMs });
     this.#owner.welcomed(this, this.#identity);
   }
 

@@ -31,6 +31,7 @@ export const INQUIRY_DEADLINE_MS_DEFAULT: number = 3000;
 const PING_MS_DEFAULT = 10_000;
 const STRANGERS_MAX = 128;
 const CONNECTIONS_MAX = 8192;
+const LOOPBACK_URI = /^nbds?:\/\/(?:127\.\d+\.\d+\.\d+|localhost|\[::1\])[:/]/i;
 
 export type InquiryServiceOptions = {
   /** The hosts as the tables have them now. */
@@ -67,6 +68,8 @@ export class InquiryService extends EventEmitter<InquiryServiceEvents> {
   readonly #agents = new Map<string, { readonly connection: AgentConnection; readonly view: AgentView; watched: readonly InquiryTarget[] }>();
   readonly #inquiries = new Map<string, OpenInquiry>();
   readonly #table = new MountTable();
+  /** What `#fromAfar` made of a list. */
+  readonly #afar = new WeakMap<readonly InquiryTarget[], readonly InquiryTarget[]>();
   #isClosed = false;
 
   constructor(options: InquiryServiceOptions) {
@@ -77,7 +80,7 @@ export class InquiryService extends EventEmitter<InquiryServiceEvents> {
       clock: this.#clock,
       pingMs: options.pingMs ?? PING_MS_DEFAULT,
       hostRow: (name) => options.hosts().find((row) => row.name === name) ?? null,
-      watchOf: (host) => this.#watchOf(host),
+      watchOf: (host, isLocal) => this.#watchOf(host, isLocal),
       welcomed: (connection, identity) => this.#welcomed(connection, identity),
       message: (connection, message) => this.#message(connection, message),
       refused: (peer, host, reason) => this.#refused(peer, host, reason),
@@ -164,15 +167,26 @@ export class InquiryService extends EventEmitter<InquiryServiceEvents> {
     await Promise.all(this.#listeners.splice(0).map((listener) => listener.close()));
   }
 
-  #watchOf(host: string): readonly InquiryTarget[] {
-    const targets = this.#options.watchOf(host);
+  #watchOf(host: string, isLocal: boolean): readonly InquiryTarget[] {
+    const all = this.#options.watchOf(host);
+    const targets = isLocal ? all : this.#fromAfar(all);
     return targets.length <= VOLUMES_PER_MESSAGE_MAX ? targets : targets.slice(0, VOLUMES_PER_MESSAGE_MAX);
+  }
+
+  /** On another machine the loopback addresses lead to that machine, not here. */
+  #fromAfar(targets: readonly InquiryTarget[]): readonly InquiryTarget[] {
+    const known = this.#afar.get(targets);
+    if (known !== undefined) return known;
+    const made = targets.map((target) => ({ ...target, uris: target.uris.filter((uri) => !LOOPBACK_URI.test(uri)) }));
+    this.#afar.set(targets, made);
+    return made;
   }
 
   #renewWatch(host: string): void {
     const agent = this.#agents.get(host);
-    const targets = this.#watchOf(host);
-    if (agent === undefined || sameTargets(agent.watched, targets)) return;
+    if (agent === undefined) return;
+    const targets = this.#watchOf(host, agent.connection.isLocal);
+    if (sameTargets(agent.watched, targets)) return;
     agent.watched = targets;
     agent.connection.send({ type: 'watch', targets });
   }
@@ -192,7 +206,7 @@ export class InquiryService extends EventEmitter<InquiryServiceEvents> {
     const { host } = identity;
     const former = this.#agents.get(host);
     const view = { ...identity, connectedAtMs: this.#clock.nowMs() };
-    this.#agents.set(host, { connection, view, watched: this.#watchOf(host) });
+    this.#agents.set(host, { connection, view, watched: this.#watchOf(host, connection.isLocal) });
     former?.connection.end('a newer connection of the same host took its place');
     this.#options.log.info({ ...identity }, 'agent connected');
     this.emit('connected', view);
@@ -248,7 +262,8 @@ export class InquiryService extends EventEmitter<InquiryServiceEvents> {
       const text = `one inquiry cannot be about more than ${VOLUMES_PER_MESSAGE_MAX} volumes`;
       return this.#advance(id, { kind: 'lost', host, reason: 'error', text });
     }
-    agent.connection.send({ type: 'inquiry', id, targets: own, deadlineMs });
+    const seen = agent.connection.isLocal ? own : this.#fromAfar(own);
+    agent.connection.send({ type: 'inquiry', id, targets: seen, deadlineMs });
   }
 
   #advance(id: string, event: RoundEvent): void {

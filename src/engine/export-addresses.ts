@@ -6,7 +6,7 @@
  * machine's, and behind a translator by names that only the operator knows (`advertised`). A host's agent recognises a
  * use by these words, so all of them go into an inquiry. (Connections that it does not recognise are still seen here.)
  */
-import { hostname, networkInterfaces } from 'node:os';
+import { ownAddresses } from '../platform/own-addresses.ts';
 import { formatNbdUri } from '../wire/nbd-uri.ts';
 import type { NbdUri } from '../wire/nbd-uri.ts';
 
@@ -28,8 +28,8 @@ export class ExportAddresses {
   #lookedAtMs = Number.NEGATIVE_INFINITY;
   #generation = 0;
 
-  /** @param localAddresses names and addresses of this machine; by default as its interfaces have them */
-  constructor(localAddresses: () => readonly string[] = addressesOfThisMachine) {
+  /** @param localAddresses addresses of this machine; by default as its interfaces have them */
+  constructor(localAddresses: () => readonly string[] = ownAddresses) {
     this.#localAddresses = localAddresses;
   }
 
@@ -92,9 +92,3 @@ export class ExportAddresses {
 
 /** An IPv4 socket takes no IPv6; one on `::` takes both. */
 const isReached = (host: string, where: TcpWhere): boolean => where.host !== '0.0.0.0' || !host.includes(':');
-
-/** Link-local addresses need a zone, which is another one on each host; they are left out. */
-const addressesOfThisMachine = (): readonly string[] => {
-  const addresses = Object.values(networkInterfaces()).flatMap((list) => (list ?? []).map(({ address }) => address));
-  return [...addresses.filter((address) => !/^fe[89ab]/i.test(address)), hostname(), 'localhost'];
-};

@@ -2,57 +2,71 @@
  * The audit record's file: `audit.log` in the store, only ever appended to.
  *
  * Fault model as of the journal (platform/metadata-files.ts): until a sync has returned, any part of what was written may
- * be on the medium. So what follows the last whole record is cut off at the next start (nobody was told that it is
- * durable), and what could not be written is kept and written again with the next record, in its place. A damaged line
- * with good ones behind it stays where it is and is reported: the record is history, nothing is decided from it.
+ * be on the medium. A record names the last one that was durable when it was made; so at the next start it is known from
+ * where on lines may be missing or torn without anybody having relied on them, and that end is cut off. A damaged line
+ * before it stays where it is and is reported: the record is history, nothing is decided from it.
  *
- * Numbers rise by one; they are given in the order of `append`, whatever fails. Appends that wait share one sync. The file
- * is made with the first record, so that a store on a full file system can still be opened.
+ * What could not be written is kept, and written again with the next record, in its place. Behind the records the file
+ * holds space in reserve, because deleting a volume is what helps on a full disk, and that has to be recorded too.
+ * Numbers rise by one, in the order of `append`, whatever fails. Appends that wait share one sync.
  */
 import { join } from 'node:path';
 import type { AuditEntry, AuditRecord } from '../core/audit.ts';
 import { TwinvolError } from '../core/faults.ts';
-import { MiB } from '../core/units.ts';
+import { KiB, MiB } from '../core/units.ts';
 import { type MetadataFile, type MetadataFiles, realMetadataFiles } from '../platform/metadata-files.ts';
-import { auditLines, encodeAuditLine } from '../wire/audit-line.ts';
+import { type AuditLine, auditLines, auditPadding, encodeAuditLine } from '../wire/audit-line.ts';
 import { AUDIT_NAME } from './layout.ts';
 import { storeFault } from './store-faults.ts';
 
 /** What may wait for a medium that does not take it. */
 const UNWRITTEN_BYTES_MAX = 16 * MiB;
+/** Space behind the records; filled up again when half of it is used. */
+export const AUDIT_RESERVE_BYTES: number = 128 * KiB;
 
 export type AuditScan = {
   readonly records: readonly AuditRecord[];
   readonly lastSeq: number;
-  /** Bytes up to the end of the last whole record. */
+  /** Bytes up to the end of the last record that counts. */
   readonly endOffset: number;
-  /** What follows it: the end of a write that was cut off. */
+  /** What follows it and is no space in reserve: the end of writes that were cut off. */
   readonly tornBytes: number;
-  /** Damaged lines with good ones behind them, and numbers that are missing: texts with the line's offset. */
+  /** Damaged lines that were durable once, and numbers that are missing: texts with the line's offset. */
   readonly damage: ReadonlyArray<{ readonly offset: number; readonly text: string }>;
 };
 
+type Flaw = { readonly offset: number; readonly text: string };
+
+/** Number of the last record that somebody may have relied on, as the last whole line says. */
+const reliedOnSeq = (lines: readonly AuditLine[]): number => lines.findLast(({ decoded }) => decoded !== null)?.decoded?.durableSeq ?? 0;
+
 /** Reads the file as it is. Pure over its bytes. */
 export const scanAudit = (bytes: Buffer): AuditScan => {
+  const lines = [...auditLines(bytes)];
+  const relied = reliedOnSeq(lines);
   const records: AuditRecord[] = [];
-  const damage: Array<{ offset: number; text: string }> = [];
-  let suspects: Array<{ offset: number; text: string }> = [];
+  const damage: Flaw[] = [];
+  let flaws: Flaw[] = [];
   let endOffset = 0;
-  for (const { offset, byteLength, record } of auditLines(bytes)) {
-    if (record === null) {
-      suspects.push({ offset, text: `the line at byte ${offset} is damaged` });
+  for (const { offset, byteLength, decoded } of lines) {
+    const lastSeq = records.at(-1)?.seq ?? 0;
+    if (decoded === null) {
+      flaws.push({ offset, text: `the line at byte ${offset} is damaged` });
       continue;
     }
-    const due = (records.at(-1)?.seq ?? 0) + 1;
+    const { seq } = decoded.record;
     // A damaged line explains the numbers that it held; without one a gap is a record that was taken out.
-    if (record.seq !== due && suspects.length === 0)
-      suspects.push({ offset, text: `record ${record.seq} follows on record ${due - 1}` });
-    damage.push(...suspects);
-    suspects = [];
-    records.push(record);
+    if (seq !== lastSeq + 1 && flaws.length === 0) flaws.push({ offset, text: `record ${seq} follows on record ${lastSeq}` });
+    // Behind what somebody relied on, whatever is not whole is the end of writes that a crash has cut off.
+    if (flaws.length > 0 && lastSeq >= relied) break;
+    damage.push(...flaws);
+    flaws = [];
+    records.push(decoded.record);
     endOffset = offset + byteLength;
   }
-  return { records, lastSeq: records.at(-1)?.seq ?? 0, endOffset, tornBytes: bytes.length - endOffset, damage };
+  const rest = bytes.subarray(endOffset);
+  const tornBytes = rest.every((byte) => byte === auditPadding(1)[0]) ? 0 : rest.length;
+  return { records, lastSeq: records.at(-1)?.seq ?? 0, endOffset, tornBytes, damage };
 };
 
 export type AuditOptions = {
@@ -60,6 +74,7 @@ export type AuditOptions = {
   readonly nowMs?: () => number;
   /** One line for the log: what was found and done. */
   readonly notice?: (text: string) => void;
+  readonly reserveBytes?: number;
 };
 
 export type Appended = {
@@ -73,45 +88,55 @@ type Waiter = { readonly resolve: () => void; readonly reject: (error: unknown) 
 
 export class AuditFile {
   readonly path: string;
-  readonly #files: MetadataFiles;
   readonly #directory: string;
-  #file: MetadataFile | null;
+  readonly #files: MetadataFiles;
   readonly #nowMs: () => number;
+  readonly #reserveBytes: number;
+  #file: MetadataFile | null = null;
   #lastSeq: number;
-  /** Length of what is durable. */
+  #durableSeq: number;
+  /** Length of the records that are durable; of the file, with the space in reserve. */
   #durableBytes: number;
-  /** Behind it: what is not known to be durable yet. */
+  #fileBytes: number;
+  /** Behind the durable ones: what is not known to be durable yet. */
   #pending: Buffer[] = [];
   #pendingBytes = 0;
   #waiters: Waiter[] = [];
   #flushing: Promise<void> | null = null;
   #isClosed = false;
 
-  private constructor(directory: string, files: MetadataFiles, file: MetadataFile | null, scan: AuditScan, nowMs: () => number) {
+  private constructor(directory: string, files: MetadataFiles, scan: AuditScan, fileBytes: number, options: AuditOptions) {
     this.path = join(directory, AUDIT_NAME);
     this.#directory = directory;
     this.#files = files;
-    this.#file = file;
     this.#lastSeq = scan.lastSeq;
+    this.#durableSeq = scan.lastSeq;
     this.#durableBytes = scan.endOffset;
-    this.#nowMs = nowMs;
+    this.#fileBytes = fileBytes;
+    this.#nowMs = options.nowMs ?? Date.now;
+    this.#reserveBytes = options.reserveBytes ?? AUDIT_RESERVE_BYTES;
   }
 
-  /** @throws TwinvolError `STORE_IO`, `STORE_FULL` */
+  /**
+   * A file system without space is no reason not to open it.
+   * @throws TwinvolError `STORE_IO`
+   */
   static async open(directory: string, options: AuditOptions = {}): Promise<AuditFile> {
-    const { files = realMetadataFiles, nowMs = Date.now, notice = (): void => undefined } = options;
+    const { files = realMetadataFiles, notice = (): void => undefined } = options;
     const path = join(directory, AUDIT_NAME);
     try {
       const bytes = await files.readFile(path);
       const scan = scanAudit(bytes ?? Buffer.alloc(0));
-      const file = bytes === null ? null : await files.open(path, 'existing');
-      if (file !== null && scan.tornBytes > 0) {
-        notice(`${path}: ${scan.tornBytes} bytes behind record ${scan.lastSeq} are the end of a write that was cut off; they are removed`);
-        await file.truncate(scan.endOffset);
-        await file.sync();
-      }
       for (const { text } of scan.damage) notice(`${path}: ${text}; what is there stays`);
-      return new AuditFile(directory, files, file, scan, nowMs);
+      const audit = new AuditFile(directory, files, scan, bytes?.length ?? 0, options);
+      if (bytes !== null) audit.#file = await files.open(path, 'existing');
+      if (scan.tornBytes > 0) {
+        notice(`${path}: ${scan.tornBytes} bytes behind record ${scan.lastSeq} are the end of writes that were cut off; they are removed`);
+        await audit.#file?.pwrite(auditPadding(scan.tornBytes), scan.endOffset);
+        await audit.#file?.sync();
+      }
+      await audit.#reserve();
+      return audit;
     } catch (error) {
       throw storeFault(error, 'opening the audit record', path);
     }
@@ -125,13 +150,13 @@ export class AuditFile {
   append(entries: readonly AuditEntry[]): Appended {
     if (this.#isClosed) return { seqs: [], durable: rejected(new TwinvolError('ENGINE_STOPPING', 'the audit record is closed')) };
     if (this.#pendingBytes > UNWRITTEN_BYTES_MAX) {
-      const fault = new TwinvolError('STORE_IO', `the audit record ${this.path} could not be written for too long`, { details: { path: this.path } });
-      return { seqs: [], durable: rejected(fault) };
+      const text = `the audit record ${this.path} could not be written for too long`;
+      return { seqs: [], durable: rejected(new TwinvolError('STORE_IO', text, { details: { file: this.path } })) };
     }
     const atMs = this.#nowMs();
     const seqs = entries.map((entry) => {
       this.#lastSeq += 1;
-      const line = Buffer.from(encodeAuditLine(this.#lastSeq, atMs, entry));
+      const line = Buffer.from(encodeAuditLine(this.#lastSeq, atMs, this.#durableSeq, entry));
       this.#pending.push(line);
       this.#pendingBytes += line.length;
       return this.#lastSeq;
@@ -183,21 +208,12 @@ export class AuditFile {
 
   /** Writes and syncs until nobody waits. Never rejects. */
   async #flushAll(): Promise<void> {
+    // What is appended in the same turn goes out together.
+    await Promise.resolve();
     while (this.#waiters.length > 0) {
       const waiters = this.#waiters.splice(0);
-      const count = this.#pending.length;
-      const bytes = Buffer.concat(this.#pending);
-      if (bytes.length === 0) {
-        for (const { resolve } of waiters) resolve();
-        continue;
-      }
       try {
-        const file = await this.#opened();
-        await file.pwrite(bytes, this.#durableBytes);
-        await file.sync();
-        this.#durableBytes += bytes.length;
-        this.#pending.splice(0, count);
-        this.#pendingBytes -= bytes.length;
+        await this.#flush();
         for (const { resolve } of waiters) resolve();
       } catch (error) {
         const fault = storeFault(error, 'writing the audit record', this.path);
@@ -205,6 +221,35 @@ export class AuditFile {
       }
     }
     this.#flushing = null;
+  }
+
+  async #flush(): Promise<void> {
+    const count = this.#pending.length;
+    const lastSeq = this.#lastSeq;
+    const bytes = Buffer.concat(this.#pending);
+    if (bytes.length === 0) return;
+    const file = await this.#opened();
+    await file.pwrite(bytes, this.#durableBytes);
+    await file.sync();
+    this.#durableSeq = lastSeq;
+    this.#durableBytes += bytes.length;
+    this.#fileBytes = Math.max(this.#fileBytes, this.#durableBytes);
+    this.#pending.splice(0, count);
+    this.#pendingBytes -= bytes.length;
+    await this.#reserve();
+  }
+
+  /** Fills the reserve up. Where there is no space for it, there is none: the next record tries again. */
+  async #reserve(): Promise<void> {
+    const left = this.#fileBytes - this.#durableBytes;
+    if (left >= this.#reserveBytes / 2) return;
+    try {
+      const file = await this.#opened();
+      await file.pwrite(auditPadding(this.#reserveBytes - left), this.#fileBytes);
+      this.#fileBytes = this.#durableBytes + this.#reserveBytes;
+    } catch {
+      // A part of it may be there; it is newlines, and is written over.
+    }
   }
 }
 
