@@ -8,20 +8,27 @@ import { deviceBlock, PAIR, SLOT_COPY_FIRST, SLOT_MAIN } from '../../src/data/sh
 import { WriteGate } from '../../src/data/write-gate.ts';
 import type { CopyResult } from '../../src/data/copy-task.ts';
 import { type LegPair, PRIMARY, unequalRegions } from './plane-legs.ts';
+import type { TraceEvent, TraceShared } from './plane-trace.ts';
 import { CONTROL, controlBlock, type LockKind, startThread, type Thread, type WriteJob } from './plane-thread.ts';
 
 export type WriteResult = { readonly rounds: number; readonly codes: readonly string[] };
-type WriterOptions = Partial<Pick<WriteJob, 'volume' | 'locks' | 'where' | 'lengthMax' | 'zerosEvery' | 'restMs'>>;
+type WriterOptions = Partial<Pick<WriteJob, 'volume' | 'locks' | 'where' | 'lengthMax' | 'zerosEvery' | 'restMs' | 'burst' | 'flushEvery'>>;
 
 export class PlaneLoad {
   readonly legs: LegPair;
   readonly device: Int32Array = deviceBlock();
   readonly gate: WriteGate = new WriteGate(this.device, SLOT_MAIN);
   readonly #writers: Array<{ readonly thread: Thread<WriteResult>; readonly control: Int32Array }> = [];
+  readonly #trace: TraceShared | undefined;
+  readonly #survivesPowerLoss: boolean;
+  readonly #ended: Array<Thread<unknown>> = [];
   #copier: { readonly thread: Thread<void>; readonly control: Int32Array } | null = null;
 
-  constructor(legs: LegPair) {
+  /** @param trace records everything that the threads write and sync; they keep it until they have ended (`events`) */
+  constructor(legs: LegPair, options: { readonly trace?: TraceShared; readonly survivesPowerLoss?: boolean } = {}) {
     this.legs = legs;
+    this.#trace = options.trace;
+    this.#survivesPowerLoss = options.survivesPowerLoss ?? false;
   }
 
   #common(slot: number) {
@@ -31,11 +38,13 @@ export class PlaneLoad {
       device: this.device.buffer as SharedArrayBuffer,
       volumes: [primary.message(), secondary.message()],
       pairs: [pair.message()],
+      ...(this.#trace === undefined ? {} : { trace: this.#trace }),
     };
   }
 
   async switch(mode: PairMode, dirty: 'keep' | 'all' | 'clear' | 'merge', onlyIfClean = false): Promise<boolean> {
-    return (await switchPairs(this.gate, [{ change: { id: this.legs.pair.spec.id, mode, dirty, onlyIfClean }, pair: this.legs.pair }])).switched;
+    return (await switchPairs(this.gate, [{ change: { id: this.legs.pair.spec.id, mode, dirty, onlyIfClean }, pair: this.legs.pair }]))
+      .switched;
   }
 
   /** Starts a writer and waits until it writes. */
@@ -52,20 +61,24 @@ export class PlaneLoad {
       lengthMax: 64 * 1024,
       zerosEvery: 0,
       restMs: 0,
+      burst: 0,
+      flushEvery: 0,
+      survivesPowerLoss: this.#survivesPowerLoss,
       ...options,
     });
     const words = new Int32Array(control);
     this.#writers.push({ thread, control: words });
+    this.#ended.push(thread);
     while (Atomics.load(words, CONTROL.READY) === 0) await Promise.race([later(2), thread.done]);
   }
 
   /** The copy, in a thread of its own, to its end. */
-  async copy(locks: LockKind = 'real', survivesPowerLoss = false): Promise<CopyResult> {
+  async copy(locks: LockKind = 'real'): Promise<CopyResult> {
     const { pair } = this.legs;
     Atomics.store(pair.block.words, PAIR.COPY_STOP, 0);
     Atomics.store(pair.block.words, PAIR.COPY_ACTIVE, 1);
     try {
-      this.#copier ??= this.#startCopier(locks, survivesPowerLoss);
+      this.#copier ??= this.#startCopier(locks);
       const { thread, control } = this.#copier;
       const ended = new Promise<CopyResult>((resolve) => {
         thread.onSaid = (result) => resolve(result as CopyResult);
@@ -78,10 +91,18 @@ export class PlaneLoad {
     }
   }
 
-  #startCopier(locks: LockKind, survivesPowerLoss: boolean): { thread: Thread<void>; control: Int32Array } {
+  #startCopier(locks: LockKind): { thread: Thread<void>; control: Int32Array } {
     const control = controlBlock();
     const { path, fd } = this.legs.pair.primaryFile;
-    const thread = startThread<void>({ kind: 'copy', ...this.#common(SLOT_COPY_FIRST), control, locks, file: { path, fd }, survivesPowerLoss });
+    const thread = startThread<void>({
+      kind: 'copy',
+      ...this.#common(SLOT_COPY_FIRST),
+      control,
+      locks,
+      file: { path, fd },
+      survivesPowerLoss: this.#survivesPowerLoss,
+    });
+    this.#ended.push(thread);
     return { thread, control: new Int32Array(control) };
   }
 
@@ -108,13 +129,23 @@ export class PlaneLoad {
     return results;
   }
 
-  async close(): Promise<void> {
+  /** What the threads recorded, in order; once they have ended. */
+  get events(): TraceEvent[] {
+    return this.#ended.flatMap(({ events }) => events).sort((one, other) => one.seq - other.seq);
+  }
+
+  /** Ends all threads. */
+  async stop(): Promise<void> {
     this.stopCopy();
     await this.stopWriters().catch(() => undefined);
     if (this.#copier !== null) {
       Atomics.store(this.#copier.control, CONTROL.STOP, 1);
       await this.#copier.thread.done.catch(() => undefined);
     }
+  }
+
+  async close(): Promise<void> {
+    await this.stop();
     this.legs.close();
   }
 }

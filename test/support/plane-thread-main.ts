@@ -1,8 +1,10 @@
 /** The entry of the threads of `plane-thread.ts`. */
+import { record, Recorder } from './plane-trace.ts';
 import fs from 'node:fs';
 import { parentPort, workerData } from 'node:worker_threads';
 import { LOCK_GRANULE_BYTES } from '../../src/core/units.ts';
 import { CopyTask } from '../../src/data/copy-task.ts';
+import { FlushGroup } from '../../src/data/flush-group.ts';
 import { type RangeExclusion, RangeLocks } from '../../src/data/range-locks.ts';
 import { PAIR } from '../../src/data/shared-memory.ts';
 import { WorkerVolumes } from '../../src/data/worker-volumes.ts';
@@ -13,9 +15,11 @@ import { decodePage, PAGE_BYTES, PAGE_WORDS, pageOfBit, pageOffset } from '../..
 import { CONTROL, type LockKind, type MarkJob, randomFrom, type ThreadJob, type WriteJob } from './plane-thread.ts';
 
 const NO_LOCKS: RangeExclusion = { acquire: () => {}, release: () => {} };
+const BURST_REST_MS = 40;
 const pause = new Int32Array(new SharedArrayBuffer(4));
 const rest = (ms: number): unknown => (ms > 0 ? Atomics.wait(pause, 0, 0, ms) : undefined);
-const say = (message: { readonly said: unknown } | { readonly done: unknown }): void => parentPort?.postMessage(message);
+const say = (message: { readonly said: unknown } | { readonly done: unknown; readonly events: unknown }): void =>
+  parentPort?.postMessage(message);
 
 type Job<K extends ThreadJob['kind']> = Extract<ThreadJob, { kind: K }>;
 
@@ -27,11 +31,17 @@ const pathOf = (job: { readonly device: SharedArrayBuffer; readonly slot: number
 
 const pictureOf = (job: Job<'write'> | Job<'copy'>): WorkerVolumes<WorkerVolume> => {
   const picture = new WorkerVolumes<WorkerVolume>(job.slot, (_message, base) => base);
+  picture.survivesPowerLoss = job.survivesPowerLoss;
   for (const message of [...job.volumes, ...job.pairs]) picture.apply(message);
   return picture;
 };
 
-const placeOf = (job: WriteJob, pair: WorkerPair | undefined, random: () => number, capacityBytes: number): { offset: number; length: number } => {
+const placeOf = (
+  job: WriteJob,
+  pair: WorkerPair | undefined,
+  random: () => number,
+  capacityBytes: number,
+): { offset: number; length: number } => {
   const length = 512 * (1 + Math.floor((random() * job.lengthMax) / 512));
   let center = random() * capacityBytes;
   if (job.where === 'hot') center = Math.floor(random() * 4) * 2 ** 20 + 2 ** 19 + random() * 8192;
@@ -43,7 +53,7 @@ const placeOf = (job: WriteJob, pair: WorkerPair | undefined, random: () => numb
 };
 
 /** Writes until it is told to stop. Every sector says who wrote it and in which round. */
-const write = (job: WriteJob): { readonly rounds: number; readonly codes: readonly string[] } => {
+const write = async (job: WriteJob): Promise<{ readonly rounds: number; readonly codes: readonly string[] }> => {
   const control = new Int32Array(job.control);
   const path = pathOf(job, job.locks);
   const picture = pictureOf(job);
@@ -51,6 +61,8 @@ const write = (job: WriteJob): { readonly rounds: number; readonly codes: readon
   const random = randomFrom(job.seed);
   const buffer = Buffer.alloc(job.lengthMax + 512);
   const codes = new Set<string>();
+  const flushes = new FlushGroup((failure) => say({ said: failure }));
+  flushes.survivesPowerLoss = job.survivesPowerLoss;
   Atomics.store(control, CONTROL.READY, 1);
   Atomics.notify(control, CONTROL.READY);
   let rounds = 0;
@@ -67,16 +79,36 @@ const write = (job: WriteJob): { readonly rounds: number; readonly codes: readon
       Atomics.add(control, CONTROL.FAILURES, 1);
     }
     Atomics.store(control, CONTROL.ROUNDS, rounds);
-    rest(job.restMs);
+    if (job.flushEvery > 0 && rounds % job.flushEvery === 0) await flush(flushes, volume);
+    rest(job.burst > 0 && rounds % job.burst === 0 ? BURST_REST_MS : job.restMs);
   }
   return { rounds, codes: [...codes] };
 };
 
+/** A flush that was answered well is noted, with the moment at which it was asked for. */
+const flush = (flushes: FlushGroup, volume: WorkerVolume): Promise<void> =>
+  new Promise((resolve) => {
+    const askedAt = recorder?.now() ?? 0;
+    flushes.flush(volume, (code) => {
+      if (code === '') recorder?.note(`flushed ${volume.leg.number}`, askedAt);
+      resolve();
+    });
+  });
+
 const copy = async (job: Job<'copy'>): Promise<void> => {
   const control = new Int32Array(job.control);
   const pair = pictureOf(job).pairs.get((job.pairs[0] as { id: number }).id) as WorkerPair;
-  const file = BitmapFile.adopt(job.file.path, job.file.fd, { bits: pair.block.regions, bytesPerBit: pair.dirtyRegionBytes, owner: pair.id });
-  const place = { device: new Int32Array(job.device), slot: job.slot, path: pathOf(job, job.locks), survivesPowerLoss: () => job.survivesPowerLoss };
+  const file = BitmapFile.adopt(job.file.path, job.file.fd, {
+    bits: pair.block.regions,
+    bytesPerBit: pair.dirtyRegionBytes,
+    owner: pair.id,
+  });
+  const place = {
+    device: new Int32Array(job.device),
+    slot: job.slot,
+    path: pathOf(job, job.locks),
+    survivesPowerLoss: () => job.survivesPowerLoss,
+  };
   Atomics.store(control, CONTROL.READY, 1);
   for (let round = 0; Atomics.load(control, CONTROL.STOP) === 0; ) {
     if (Atomics.load(control, CONTROL.GO) === round) {
@@ -197,4 +229,8 @@ const run = (job: ThreadJob): unknown => {
   }
 };
 
-say({ done: await run(workerData as ThreadJob) });
+const { trace } = workerData as ThreadJob;
+const recorder = trace === undefined ? null : new Recorder(trace);
+record(recorder);
+const answer = await run(workerData as ThreadJob);
+say({ done: answer, events: recorder?.events ?? [] });

@@ -6,9 +6,11 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { Worker } from 'node:worker_threads';
 import type { PairMessage, VolumeMessage } from '../../src/data/worker-volumes.ts';
+import type { TraceEvent, TraceShared } from './plane-trace.ts';
 import { workerFile } from '../../src/platform/worker-file.ts';
 
-type Common = { readonly slot: number; readonly device: SharedArrayBuffer };
+/** `trace`: the thread's writes and syncs are recorded, and come with its answer. */
+type Common = { readonly slot: number; readonly device: SharedArrayBuffer; readonly trace?: TraceShared };
 type Picture = { readonly volumes: readonly VolumeMessage[]; readonly pairs: readonly PairMessage[] };
 /** `none`: exclusion taken out, to show that the test would see it. */
 export type LockKind = 'real' | 'none';
@@ -30,6 +32,11 @@ export type WriteJob = Common &
     readonly zerosEvery: number;
     /** Rests so long after each write; 0: not at all. */
     readonly restMs: number;
+    /** After so many writes it rests for 40 ms, so that extents grow cold; 0: never. */
+    readonly burst: number;
+    /** One write in so many is followed by a flush of the volume; 0: none is. */
+    readonly flushEvery: number;
+    readonly survivesPowerLoss: boolean;
   };
 /** Copies each time that GO is counted up, until STOP; ROUNDS counts the copies that have ended. Says how each ended. */
 export type CopyJob = Common &
@@ -66,6 +73,8 @@ export type Thread<R> = {
   readonly done: Promise<R>;
   /** Resolves with the first thing that it says on its way. */
   readonly said: Promise<unknown>;
+  /** What it recorded; complete when it is done. */
+  readonly events: TraceEvent[];
   /** Gets everything that it says on its way. */
   onSaid: (value: unknown) => void;
   terminate(): Promise<number>;
@@ -86,9 +95,12 @@ export const startThread = <R>(job: ThreadJob): Thread<R> => {
     worker.once('exit', (code) => reject(new Error(`the thread ended with ${code} and no answer`)));
   });
   done.catch(() => undefined);
-  const thread: Thread<R> = { done, said, onSaid: () => {}, terminate: () => worker.terminate() };
-  worker.on('message', (message: { readonly said?: unknown; readonly done?: R }) => {
-    if ('done' in message) return answer(message.done as R);
+  const thread: Thread<R> = { done, said, events: [], onSaid: () => {}, terminate: () => worker.terminate() };
+  worker.on('message', (message: { readonly said?: unknown; readonly done?: R; readonly events?: TraceEvent[] }) => {
+    if ('done' in message) {
+      thread.events.push(...(message.events ?? []));
+      return answer(message.done as R);
+    }
     say(message.said);
     thread.onSaid(message.said);
   });
