@@ -176,7 +176,7 @@ export class Copies {
       cancel();
     };
     const task = this.#place.workers.pairTask<VerifyResult>(
-      (slot) => ({ ...this.#common(pair, slot), kind: 'verify', control: control.buffer as SharedArrayBuffer, repair: options.repair }),
+      (slot) => ({ ...this.#common(pair, slot), kind: 'verify', control: control.buffer, repair: options.repair }),
       {
         onMessage: (message) => this.#place.onLegFailed(message.failure),
         link: () => {},

@@ -31,7 +31,7 @@ export type CleanerView = {
   pairsOf(volume: number): readonly PairState[];
   /** Makes every leg durable that writes to the volume reach or reached. */
   flushLegs(volume: number): Promise<void>;
-  readonly survivesPowerLoss: boolean;
+  survivesPowerLoss(): boolean;
 };
 
 /** Pages of a bitmap as they were at one moment. */
@@ -97,7 +97,7 @@ export class IntentCleaner {
       await this.#view.flushLegs(number);
       for (const { file, bits, pages } of noted) {
         for (const page of pages) file.writePages(bits, page, page + 1);
-        if (this.#view.survivesPowerLoss) await fdatasync(file.fd);
+        if (this.#view.survivesPowerLoss()) await fdatasync(file.fd);
       }
       while (!tryLockWord(intents.block.words, VOLUME.FILE_LOCK, SLOT_MAIN)) await pause();
       try {

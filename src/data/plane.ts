@@ -25,6 +25,7 @@ import { Roster } from './roster.ts';
 import { deviceBlock, LANE_COUNT_MAX, PAIR, SLOT_MAIN, SLOT_ZERO_WORKER } from './shared-memory.ts';
 import { type AnyLink, type LaneLink, WorkerSet } from './worker-set.ts';
 import { WriteGate } from './write-gate.ts';
+import { ZeroDesk } from './zero-desk.ts';
 
 const fdatasync = promisify(fs.fdatasync);
 
@@ -58,9 +59,7 @@ class Plane extends EventEmitter<PlaneEvents> implements DataPlane {
   readonly #clients: Clients;
   readonly #cleaner: IntentCleaner;
   readonly #copies: Copies;
-  /** Jobs that the zero worker has taken and not answered. */
-  readonly #zeroJobs = new Map<number, { readonly link: LaneLink; readonly job: number }>();
-  #lastZeroJob = 0;
+  readonly #zeroDesk = new ZeroDesk();
   #survivesPowerLoss: boolean;
   #isDraining = false;
   #isClosed = false;
@@ -83,22 +82,19 @@ class Plane extends EventEmitter<PlaneEvents> implements DataPlane {
         fromLane: (lane, message) => this.#fromLane(lane, message),
         fromZeroWorker: (message) => {
           if (message.type === 'leg-failed') this.#legFailed(message.failure);
-          else this.#zeroed(message.job, message.code);
+          else this.#zeroDesk.answer(message.job, message.code);
         },
         lost: (slot, name, error) => this.#lost(slot, name, error),
         threadFailed: (error) => this.emit('workerLost', { worker: 'worker thread', message: error instanceof Error ? error.message : String(error) }),
       },
     });
     this.#clients = new Clients(this.#workers, this.handover);
-    const view = this;
     this.#cleaner = new IntentCleaner(
       {
         volumes: () => this.#roster.volumes.values(),
         pairsOf: (volume) => this.#roster.pairsOf(volume),
         flushLegs: (volume) => this.volumeFlush(volume),
-        get survivesPowerLoss() {
-          return view.#survivesPowerLoss;
-        },
+        survivesPowerLoss: () => this.#survivesPowerLoss,
       },
       this.#gate,
     );
@@ -339,18 +335,9 @@ class Plane extends EventEmitter<PlaneEvents> implements DataPlane {
       case 'zero': {
         const zero = this.#workers.zeroWorker();
         this.#tellAll(zero, message.job.volume);
-        this.#lastZeroJob += 1;
-        this.#zeroJobs.set(this.#lastZeroJob, { link: this.#workers.lanes[lane] as LaneLink, job: message.job.job });
-        return zero.send({ type: 'zero', job: { ...message.job, job: this.#lastZeroJob } });
+        return zero.send({ type: 'zero', job: this.#zeroDesk.take(this.#workers.lanes[lane] as LaneLink, message.job) });
       }
     }
-  }
-
-  /** Answers the lane that asked, not the one that has its place by now: that one numbers its jobs anew. */
-  #zeroed(id: number, code: string): void {
-    const asked = this.#zeroJobs.get(id);
-    this.#zeroJobs.delete(id);
-    asked?.link.send({ type: 'zeroed', job: asked.job, code });
   }
 
   /** `link` is the lane that asked; one that died since gets no answer, its successor numbers its questions anew. */
@@ -396,7 +383,7 @@ class Plane extends EventEmitter<PlaneEvents> implements DataPlane {
     return () => {
       for (const pair of unequal) this.emit('legFailed', { pair: pair.spec.id, leg: 'primary', code: 'EIO', message: `${name} died in a write` });
       for (const client of this.#clients.laneLost(slot - 1)) this.emit('clientClosed', { ...client, reason: `${name} died` });
-      if (slot === SLOT_ZERO_WORKER) for (const job of [...this.#zeroJobs.keys()]) this.#zeroed(job, 'EIO');
+      if (slot === SLOT_ZERO_WORKER) this.#zeroDesk.failAll('EIO');
       this.emit('workerLost', { worker: name, message });
       // A lane that comes back knows no volume: it hears of each with the first client that asks for it.
       setImmediate(() => void this.#retell(slot - 1));

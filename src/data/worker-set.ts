@@ -94,7 +94,7 @@ export class WorkerSet {
 
   #startLane(lane: number): void {
     const slot = lane + 1;
-    const link: LaneLink = new WorkerLink(slot, (message) => this.#events.fromLane(lane, message as Exclude<FromLane, { type: 'answer' }>));
+    const link: LaneLink = new WorkerLink(slot, (message) => this.#events.fromLane(lane, message));
     const task: LaneTask = { lane, slot, device: this.#device, tls: this.#tls, canPunch: this.#canPunch, deadlines: this.#deadlines, port: link.remotePort };
     this.lanes[lane] = link;
     this.#long('data/lane-worker', task, link, `lane ${lane}`, () => this.#startLane(lane));
@@ -103,7 +103,7 @@ export class WorkerSet {
   /** The zero worker, started when it is first needed. */
   zeroWorker(): ZeroLink {
     if (this.zero !== null) return this.zero;
-    const link: ZeroLink = new WorkerLink(SLOT_ZERO_WORKER, (message) => this.#events.fromZeroWorker(message as Exclude<FromZeroWorker, { type: 'answer' }>));
+    const link: ZeroLink = new WorkerLink(SLOT_ZERO_WORKER, (message) => this.#events.fromZeroWorker(message));
     const task: ZeroTask = { slot: SLOT_ZERO_WORKER, device: this.#device, port: link.remotePort };
     this.zero = link;
     this.#long('data/zero-worker', task, link, 'zero worker', () => {
@@ -129,7 +129,7 @@ export class WorkerSet {
   /** Runs a copy or verify to its end, when it is its turn. Null: it was given up before that. */
   async pairTask<R>(make: (slot: number) => PairTask, port: PairTaskPort): Promise<R | null> {
     const waiting = this.#places.take();
-    port.queued(waiting.cancel);
+    port.queued(() => waiting.cancel());
     const slot = await waiting.place;
     if (slot === null) return null;
     try {
@@ -189,7 +189,7 @@ export class WorkerSet {
 
   /** Resolves when every worker has taken in all that was sent to it before. */
   async barrier(): Promise<void> {
-    await Promise.all(this.links().map((link) => link.ask<boolean>((id) => ({ type: 'barrier', id }) as ToLane & ToZeroWorker)));
+    await Promise.all(this.links().map((link) => link.ask<boolean>((id) => ({ type: 'barrier', id }))));
   }
 
   async stop(): Promise<void> {
