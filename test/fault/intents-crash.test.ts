@@ -92,7 +92,7 @@ const live = async (legs: LegPair, level: Level, seed: number, lifeMs: number): 
       );
   };
   const cleaner = new IntentCleaner(
-    { volumes: () => [primary, secondary], pairsOf: () => [pair], flushLegs, survivesPowerLoss },
+    { volumes: () => [primary, secondary], pairsOf: () => [pair], flushLegs, survivesPowerLoss: () => survivesPowerLoss },
     load.gate,
     8,
   );
