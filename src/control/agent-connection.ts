@@ -75,7 +75,7 @@ export class AgentConnection {
     this.#peer = peer;
     this.#certified = certified;
     const address = socket.remoteAddress?.replace(/^::ffff:/, '') ?? '';
-    this.#isLocal = isLoopback(address) || ownAddresses().includes(address);
+    this.#isLocal = certified === null || isLoopback(address) || ownAddresses().includes(address);
     this.#channel = new LineChannel(socket, this.#decoder, UNSENT_BYTES_MAX, {
       line: (line) => this.#take(line),
       closed: (reason) => this.#close(reason),
@@ -89,7 +89,7 @@ export class AgentConnection {
 
   /** Whether the agent runs on this very machine, so that its loopback addresses are ours. */
   get isLocal(): boolean {
-    return this.#certified === null || this.#isLocal;
+    return this.#isLocal;
   }
 
   /** Whether the host may still speak: it is enrolled, and with the credential of then. */

@@ -68,6 +68,8 @@ export class InquiryService extends EventEmitter<InquiryServiceEvents> {
   readonly #agents = new Map<string, { readonly connection: AgentConnection; readonly view: AgentView; watched: readonly InquiryTarget[] }>();
   readonly #inquiries = new Map<string, OpenInquiry>();
   readonly #table = new MountTable();
+  /** As which enrolment a host said what the table has of it. */
+  readonly #saidBy = new Map<string, string>();
   /** What `#fromAfar` made of a list. */
   readonly #afar = new WeakMap<readonly InquiryTarget[], readonly InquiryTarget[]>();
   #isClosed = false;
@@ -118,8 +120,10 @@ export class InquiryService extends EventEmitter<InquiryServiceEvents> {
     return [...this.#agents.values()].map((agent) => agent.view).sort((a, b) => (a.host < b.host ? -1 : 1));
   }
 
+  /** What a host of the same name said that is gone by now does not count for the new one. */
   mountTable(): readonly MountTableRow[] {
-    return this.#table.rows((host) => this.#agents.has(host));
+    const enrolments = new Map(this.#options.hosts().map(({ name, tokenSha256 }) => [name, tokenSha256]));
+    return this.#table.rows((host) => this.#agents.has(host)).filter(({ host }) => this.#saidBy.get(host) === enrolments.get(host));
   }
 
   /**
@@ -157,6 +161,7 @@ export class InquiryService extends EventEmitter<InquiryServiceEvents> {
       this.#options.hosts().map(({ name }) => [name, new Set(this.#options.watchOf(name).map(({ volume }) => volume))]),
     );
     this.#table.keepOnly((host, volume) => reachable.get(host)?.has(volume) ?? false);
+    for (const host of this.#saidBy.keys()) if (!reachable.has(host)) this.#saidBy.delete(host);
   }
 
   /** Ends all connections; open inquiries get their answers as far as there are any. */
@@ -246,6 +251,9 @@ export class InquiryService extends EventEmitter<InquiryServiceEvents> {
 
   #record(host: string, findings: Parameters<MountTable['record']>[1]): void {
     const watched = new Set(this.#options.watchOf(host).map((target) => target.volume));
+    const enrolment = this.#options.hosts().find(({ name }) => name === host)?.tokenSha256 ?? '';
+    if (this.#saidBy.get(host) !== enrolment) this.#table.keepOnly((one) => one !== host);
+    this.#saidBy.set(host, enrolment);
     const changes = this.#table.record(
       host,
       findings.filter(({ volume }) => watched.has(volume)),

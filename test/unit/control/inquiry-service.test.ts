@@ -339,12 +339,12 @@ describe('an agent', () => {
   });
 
   it('that does answer them stays', async () => {
-    await using device = await startDevice(['a'], 20);
+    await using device = await startDevice(['a'], 100);
     await using _agent = await startAgent('a', unix(device), []);
     const gone: string[] = [];
     device.service.on('disconnected', (host) => gone.push(host));
     await eventually(() => device.service.agents().length === 1);
-    await new Promise((resolve) => setTimeout(resolve, 300));
+    await new Promise((resolve) => setTimeout(resolve, 700));
     expect(gone).toEqual([]);
   });
 
