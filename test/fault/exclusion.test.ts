@@ -20,7 +20,14 @@ const MUTANT_MS = 15_000;
 type Findings = { readonly unequal: number; readonly comparisons: number; readonly copies: number; readonly writes: number };
 
 /** Copies again and again while threads write, until something differs or `rounds` copies have ended. */
-const copyUnderLoad = async (options: { copy: LockKind; writers: LockKind; rounds: number; deadlineMs: number; dirtyRegionBytes: number; zerosEvery: number }): Promise<Findings> => {
+const copyUnderLoad = async (options: {
+  copy: LockKind;
+  writers: LockKind;
+  rounds: number;
+  deadlineMs: number;
+  dirtyRegionBytes: number;
+  zerosEvery: number;
+}): Promise<Findings> => {
   await using temporary = await temporaryDirectory();
   const load = new PlaneLoad(legPair(legStore(temporary.root), REGIONS, { dirtyRegionBytes: options.dirtyRegionBytes }));
   const deadline = performance.now() + options.deadlineMs;
@@ -98,7 +105,14 @@ describe('a copy under full host load', () => {
   });
 
   it('does not, if the copy takes no range lock: the test sees it', async () => {
-    const found = await copyUnderLoad({ copy: 'none', writers: 'real', rounds: 1000, deadlineMs: MUTANT_MS, dirtyRegionBytes: 64 * 1024, zerosEvery: 0 });
+    const found = await copyUnderLoad({
+      copy: 'none',
+      writers: 'real',
+      rounds: 1000,
+      deadlineMs: MUTANT_MS,
+      dirtyRegionBytes: 64 * 1024,
+      zerosEvery: 0,
+    });
     expect(found.unequal).toBeGreaterThan(0);
   });
 });
@@ -118,7 +132,7 @@ const failDuringCopy = async (isAnnounced: boolean, trials: number, deadlineMs: 
       await load.switch('copying', 'all');
       const copy = load.copy();
       if (!isAnnounced) Atomics.store(words, PAIR.COPY_ACTIVE, 0);
-      while (Atomics.load(words, PAIR.POINTER) < 20 + trial % 100) await later(0);
+      while (Atomics.load(words, PAIR.POINTER) < 20 + (trial % 100)) await later(0);
       // What a lane does whose write to the secondary failed: no gate is closed for it.
       Atomics.store(words, PAIR.MODE, MODE.tracking);
       expect((await copy).end).not.toBe('failed');
@@ -131,7 +145,7 @@ const failDuringCopy = async (isAnnounced: boolean, trials: number, deadlineMs: 
 };
 
 describe('a follower that fails in the middle of a copy', () => {
-  it('leaves no region clean that differs: writes keep out of the copy\'s last step', async () => {
+  it("leaves no region clean that differs: writes keep out of the copy's last step", async () => {
     expect(await failDuringCopy(true, 60, 6000)).toBe(0);
   });
 

@@ -2,7 +2,17 @@
 import fc from 'fast-check';
 import { describe, it } from 'vitest';
 import {
-  allSet, anySet, bitmapWords, clearRange, countSet, countUnion, mergeInto, nextClear, nextSet, setAll, setRange,
+  allSet,
+  anySet,
+  bitmapWords,
+  clearRange,
+  countSet,
+  countUnion,
+  mergeInto,
+  nextClear,
+  nextSet,
+  setAll,
+  setRange,
 } from '../../src/core/dirty-bitmap.ts';
 
 const REGIONS_MAX = 300;
@@ -22,7 +32,9 @@ class Oracle {
 }
 
 type Step = { readonly kind: number; readonly from: number; readonly length: number };
-const steps = fc.array(fc.record({ kind: fc.nat(4), from: fc.nat(REGIONS_MAX - 1), length: fc.integer({ min: 1, max: 100 }) }), { maxLength: 60 });
+const steps = fc.array(fc.record({ kind: fc.nat(4), from: fc.nat(REGIONS_MAX - 1), length: fc.integer({ min: 1, max: 100 }) }), {
+  maxLength: 60,
+});
 
 const same = (actual: unknown, expected: unknown, text: string): void => {
   if (actual !== expected) throw new Error(`${text}: ${String(actual)} instead of ${String(expected)}`);

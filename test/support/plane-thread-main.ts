@@ -61,7 +61,7 @@ const write = async (job: WriteJob): Promise<{ readonly rounds: number; readonly
   const random = randomFrom(job.seed);
   const buffer = Buffer.alloc(job.lengthMax + 512);
   const codes = new Set<string>();
-  const flushes = new FlushGroup((failure) => say({ said: failure }));
+  const flushes = new FlushGroup(new Int32Array(job.device), (failure) => say({ said: failure }));
   flushes.survivesPowerLoss = job.survivesPowerLoss;
   Atomics.store(control, CONTROL.READY, 1);
   Atomics.notify(control, CONTROL.READY);

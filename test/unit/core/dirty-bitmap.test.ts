@@ -1,7 +1,17 @@
 /** Dirty-region bitmaps at their edges: word borders, the last region, and the largest bitmap of all. */
 import { describe, expect, it } from 'vitest';
 import {
-  allSet, anySet, bitmapWords, clearRange, countSet, countUnion, mergeInto, nextClear, nextSet, setAll, setRange,
+  allSet,
+  anySet,
+  bitmapWords,
+  clearRange,
+  countSet,
+  countUnion,
+  mergeInto,
+  nextClear,
+  nextSet,
+  setAll,
+  setRange,
 } from '../../../src/core/dirty-bitmap.ts';
 
 const bitmap = (regions: number): Int32Array => new Int32Array(new SharedArrayBuffer(bitmapWords(regions) * 4));

@@ -13,7 +13,13 @@ describe('the write gate', () => {
     const alone = new SharedArrayBuffer(8);
     const controls = [1, 2].map(() => controlBlock());
     const passers = controls.map((control, index) =>
-      startThread<{ readonly rounds: number; readonly intruded: number }>({ kind: 'pass', slot: index + 1, device: buffer, control, alone }),
+      startThread<{ readonly rounds: number; readonly intruded: number }>({
+        kind: 'pass',
+        slot: index + 1,
+        device: buffer,
+        control,
+        alone,
+      }),
     );
     const closer = startThread<{ readonly notAlone: number }>({ kind: 'close', slot: 40, device: buffer, rounds: 400, alone });
     const gate = new WriteGate(device, SLOT_MAIN);

@@ -48,7 +48,8 @@ describe('a bitmap file', () => {
     const after = fs.readFileSync(temporary.path('a'));
     expect(after.length).toBe(before.length);
     const changed = Array.from({ length: after.length / PAGE_BYTES }, (_, sector) => sector).filter(
-      (sector) => before.compare(after, sector * PAGE_BYTES, (sector + 1) * PAGE_BYTES, sector * PAGE_BYTES, (sector + 1) * PAGE_BYTES) !== 0,
+      (sector) =>
+        before.compare(after, sector * PAGE_BYTES, (sector + 1) * PAGE_BYTES, sector * PAGE_BYTES, (sector + 1) * PAGE_BYTES) !== 0,
     );
     expect(changed).toEqual([2]);
   });
@@ -84,14 +85,18 @@ describe('a bitmap file', () => {
     const words = make(path);
     const intact = fs.readFileSync(path);
     fc.assert(
-      fc.property(fc.array(fc.tuple(fc.nat(intact.length - 1), fc.nat(255)), { minLength: 1, maxLength: 8 }), fc.option(fc.nat(intact.length)), (changes, end) => {
-        const damaged = Buffer.from(intact.subarray(0, end ?? intact.length));
-        for (const [at, byte] of changes) if (at < damaged.length) damaged[at] = byte;
-        fs.writeFileSync(path, damaged);
-        const read = empty();
-        BitmapFile.open(path, HEADER, read).file.close();
-        return words.every((word, index) => (word & ~(read[index] as number)) === 0);
-      }),
+      fc.property(
+        fc.array(fc.tuple(fc.nat(intact.length - 1), fc.nat(255)), { minLength: 1, maxLength: 8 }),
+        fc.option(fc.nat(intact.length)),
+        (changes, end) => {
+          const damaged = Buffer.from(intact.subarray(0, end ?? intact.length));
+          for (const [at, byte] of changes) if (at < damaged.length) damaged[at] = byte;
+          fs.writeFileSync(path, damaged);
+          const read = empty();
+          BitmapFile.open(path, HEADER, read).file.close();
+          return words.every((word, index) => (word & ~(read[index] as number)) === 0);
+        },
+      ),
       { numRuns: 200 },
     );
   });
@@ -99,7 +104,7 @@ describe('a bitmap file', () => {
   it.each([
     ['is missing', () => undefined],
     ['is empty', (path: string) => fs.writeFileSync(path, '')],
-    ['is somebody else\'s', (path: string) => fs.writeFileSync(path, Buffer.alloc(4096, 'x'))],
+    ["is somebody else's", (path: string) => fs.writeFileSync(path, Buffer.alloc(4096, 'x'))],
     ['belongs to another pair', (path: string) => BitmapFile.create(path, { ...HEADER, owner: 10 }, empty()).close()],
     ['has another region size', (path: string) => BitmapFile.create(path, { ...HEADER, bytesPerBit: 4096 }, empty()).close()],
     ['has another number of regions', (path: string) => BitmapFile.create(path, { ...HEADER, bits: REGIONS - 1 }, empty()).close()],

@@ -1,7 +1,18 @@
 /** Bitmap pages: what was written comes back, and what was damaged is never taken for good. */
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { decodeHeader, decodePage, encodeHeader, encodePage, PAGE_BITS, PAGE_BYTES, PAGE_WORDS, pageOfBit, pageOffset, pagesOf } from '../../../src/wire/bitmap-page.ts';
+import {
+  decodeHeader,
+  decodePage,
+  encodeHeader,
+  encodePage,
+  PAGE_BITS,
+  PAGE_BYTES,
+  PAGE_WORDS,
+  pageOfBit,
+  pageOffset,
+  pagesOf,
+} from '../../../src/wire/bitmap-page.ts';
 
 const filled = (words: number): Int32Array => Int32Array.from({ length: words }, (_, index) => Math.imul(index + 1, 0x9e3779b1));
 
