@@ -1,0 +1,234 @@
+/**
+ * The cells: every server on the same work, in turns, with one leg and with two. All servers run at once and only the one
+ * that is measured is busy; the order of servers turns from round to round.
+ */
+import { type Cell, valueOf } from './cells.ts';
+import { EngineProcess } from './engine-process.ts';
+import { type FioInput, runFio } from './fio.ts';
+import { medianOf, short, times } from './numbers.ts';
+import { type PeerName, type PeerServer, PAIR_PEERS, SINGLE_PEERS, startPair, startSingle } from './peers.ts';
+import { profiled, profileEnvironment, type ThreadShare } from './profile.ts';
+import { Scope } from './scope.ts';
+import type { Bar, Plot, Section, Table } from './section.ts';
+import { CLIENT_CPUS, cpusOf, SERVER_CPUS, type Settings } from './settings.ts';
+import { type Workplace, writeFullFile } from './workplace.ts';
+
+export const OURS_SINGLE = 'twinvol';
+export const OURS_PAIR = 'twinvol pair';
+/** At this depth and beyond a pair has to be so many times as fast as the better peer. */
+const DEEP = 16;
+const DEEP_FACTOR = 3;
+
+type Target = { readonly name: string; readonly uri: string };
+export type CellSamples = { readonly cell: Cell; readonly samples: Readonly<Record<string, readonly number[]>> };
+type Pinning = 'pinned' | 'free';
+type Legs = 'one' | 'two';
+
+const startedPeers = async (
+  names: readonly PeerName[],
+  start: (name: PeerName) => Promise<PeerServer>,
+  say: (text: string) => void,
+): Promise<PeerServer[]> => {
+  const peers: PeerServer[] = [];
+  for (const name of names) {
+    try {
+      peers.push(await start(name));
+    } catch (error) {
+      say(`${name} is left out: ${(error as Error).message.split('\n')[0]}`);
+    }
+  }
+  return peers;
+};
+
+const inputOf = ({ rw, blockBytes, depth, jobs }: Cell, settings: Settings, pinning: Pinning): Omit<FioInput, 'uris'> => ({
+  rw,
+  blockBytes,
+  depth,
+  jobs,
+  sizeBytes: settings.volumeBytes,
+  runtimeMs: pinning === 'pinned' ? settings.runtimeMs : settings.freeRuntimeMs,
+  cpus: cpusOf(pinning, CLIENT_CPUS),
+});
+
+const measureCells = async (
+  settings: Settings,
+  pinning: Pinning,
+  targets: readonly Target[],
+  say: (text: string) => void,
+): Promise<CellSamples[]> => {
+  const found: CellSamples[] = [];
+  for (const cell of settings.cells) {
+    const samples: Record<string, number[]> = Object.fromEntries(targets.map(({ name }) => [name, []]));
+    for (let round = 0; round < settings.runs; round += 1) {
+      for (let turn = 0; turn < targets.length; turn += 1) {
+        const target = targets[(turn + round) % targets.length];
+        if (target === undefined) continue;
+        const result = await runFio({ uris: [target.uri], ...inputOf(cell, settings, pinning) });
+        samples[target.name]?.push(valueOf(cell, result));
+      }
+    }
+    say(`${cell.name}: ${targets.map(({ name }) => `${name} ${short(medianOf(samples[name] ?? []))}`).join(', ')} ${cell.unit}`);
+    found.push({ cell, samples });
+  }
+  return found;
+};
+
+export type Rig = {
+  readonly place: Workplace;
+  readonly settings: Settings;
+  readonly peers: readonly PeerName[];
+  readonly say: (text: string) => void;
+};
+
+type CellProfile = { readonly name: string; readonly share: ThreadShare };
+type Measured = { readonly single: CellSamples[]; readonly pair: CellSamples[]; readonly profiles: readonly CellProfile[] };
+
+/** One run more of each cell, not counted, with a profile of every thread. */
+const profileCells = async (settings: Settings, pinning: Pinning, directory: string, engine: EngineProcess): Promise<CellProfile[]> => {
+  const found: CellProfile[] = [];
+  for (const volume of ['one', 'primary']) {
+    for (const cell of settings.cells) {
+      const input = { uris: [engine.uri(volume)], ...inputOf(cell, settings, pinning) };
+      const share = await profiled(directory, `${pinning}-${volume}-${cell.id}`, () => runFio(input));
+      if (share !== null) found.push({ name: `${volume === 'one' ? 'one leg' : 'pair'}, ${cell.name}, ${pinning}`, share });
+    }
+  }
+  return found;
+};
+
+const profileTable = (profiles: readonly CellProfile[]): Table => ({
+  title: "Where the engine's busiest thread spends its time (a profile slows it down a little)",
+  columns: ['cell', 'busy', 'the largest shares'],
+  rows: profiles.map(({ name, share }) => [
+    name,
+    `${Math.round(share.busyPercent)} %`,
+    share.top.map((one) => `${one.name} ${Math.round(one.percent)} %`).join(', '),
+  ]),
+});
+
+/** Both kinds of servers for one pinning, and their cells. */
+const runPinning = async ({ place, settings, peers, say }: Rig, pinning: Pinning): Promise<Measured> => {
+  const cpus = cpusOf(pinning, SERVER_CPUS);
+  const { volumeBytes, main, profile } = settings;
+  const env = profile === undefined ? {} : profileEnvironment(profile);
+  await using scope = new Scope();
+  const engine = scope.use(await EngineProcess.start(place.path(`store-${pinning}`), { cpus, main, env }));
+  const file = place.path('full');
+  writeFullFile(file, volumeBytes);
+  for (const name of ['one', 'primary']) await engine.volume(name, volumeBytes);
+  await engine.volume('secondary', volumeBytes, 'secondary');
+  await engine.fill('one', file);
+  await engine.fill('primary', file);
+  await engine.pair('primary', 'secondary');
+  await engine.until('primary', 'secondary', 'duplex');
+  const copies = (count: number, name: string): string[] =>
+    Array.from({ length: count }, (_, index) => {
+      const path = place.path(`${name.replaceAll(/[^a-z]/g, '')}-${index}`);
+      writeFullFile(path, volumeBytes);
+      return path;
+    });
+  const singles = await startedPeers(
+    SINGLE_PEERS.filter((name) => peers.includes(name)),
+    (name) => startSingle(name, place, copies(1, name)[0] ?? '', cpus),
+    say,
+  );
+  for (const peer of singles) scope.use(peer);
+  const pairs = await startedPeers(
+    PAIR_PEERS.filter((name) => peers.includes(name)),
+    (name) => {
+      const [first = '', second = ''] = copies(2, name);
+      return startPair(name, place, [first, second], cpus);
+    },
+    say,
+  );
+  for (const peer of pairs) scope.use(peer);
+  say(`one leg, ${pinning}`);
+  const single = await measureCells(settings, pinning, [{ name: OURS_SINGLE, uri: engine.uri('one') }, ...singles], say);
+  say(`two legs, ${pinning}`);
+  const pair = await measureCells(settings, pinning, [{ name: OURS_PAIR, uri: engine.uri('primary') }, ...pairs], say);
+  await engine.checkEqual('primary', 'secondary');
+  const profiles = profile === undefined ? [] : await profileCells(settings, pinning, profile, engine);
+  return { single, pair, profiles };
+};
+
+const bestPeer = ({ samples }: CellSamples, ours: string): { readonly name: string; readonly value: number } | null => {
+  const peers = Object.entries(samples).filter(([name]) => name !== ours);
+  const values = peers.map(([name, of]) => ({ name, value: medianOf(of) }));
+  return values.sort((a, b) => b.value - a.value)[0] ?? null;
+};
+
+const targetOf = (cell: Cell, legs: Legs): number =>
+  legs === 'two' && cell.blockBytes <= 4096 && cell.depth * cell.jobs >= DEEP ? DEEP_FACTOR : 1;
+
+const barOf = (one: CellSamples, legs: Legs, pinning: Pinning, ours: string): Bar | null => {
+  const best = bestPeer(one, ours);
+  if (best === null) return null;
+  const ratio = medianOf(one.samples[ours] ?? []) / best.value;
+  const target = targetOf(one.cell, legs);
+  return {
+    what: `${legs === 'one' ? 'one leg' : 'pair'}, ${one.cell.name}, ${pinning}`,
+    target: `${target === 1 ? 'at least' : `${target}x`} ${best.name}`,
+    measured: times(ratio),
+    isMet: ratio >= target,
+  };
+};
+
+const tableOf = (found: readonly CellSamples[], legs: Legs, pinning: Pinning, ours: string): Table => {
+  const names = Object.keys(found[0]?.samples ?? {});
+  return {
+    title: `${legs === 'one' ? 'One leg' : 'Two legs'}, ${pinning === 'pinned' ? 'server and client on a processor each' : 'not pinned'} (medians of ${found[0]?.samples[ours]?.length ?? 0})`,
+    columns: ['cell', 'unit', ...names, 'to the best peer'],
+    rows: found.map((one) => {
+      const best = bestPeer(one, ours);
+      const values = names.map((name) => medianOf(one.samples[name] ?? []));
+      const ratio = best === null ? '-' : `${times(medianOf(one.samples[ours] ?? []) / best.value)} of ${best.name}`;
+      return [one.cell.name, one.cell.unit, ...values.map(short), ratio];
+    }),
+  };
+};
+
+const plotsOf = (found: readonly CellSamples[], legs: Legs, pinning: Pinning): Plot[] =>
+  (['kIOPS', 'MB/s'] as const).flatMap((unit): Plot[] => {
+    const own = found.filter(({ cell }) => cell.unit === unit);
+    const names = Object.keys(own[0]?.samples ?? {});
+    if (own.length === 0) return [];
+    const where = pinning === 'pinned' ? 'server and client on a processor each' : 'not pinned';
+    return [
+      {
+        kind: 'bars',
+        file: `${legs === 'one' ? 'one-leg' : 'pair'}-${unit === 'kIOPS' ? 'iops' : 'bytes'}-${pinning}.svg`,
+        title: `${legs === 'one' ? 'One leg' : 'Mirrored to two legs'}: ${unit === 'kIOPS' ? '4 KiB random' : 'sequential'}, ${where}`,
+        unit: unit === 'kIOPS' ? 'thousand requests a second' : 'MB/s',
+        groups: own.map(({ cell }) => cell.name),
+        series: names.map((name) => ({ name, values: own.map(({ samples }) => medianOf(samples[name] ?? [])) })),
+      },
+    ];
+  });
+
+/** The part `throughput`. */
+export const throughput = async (rig: Rig): Promise<Section> => {
+  const raw: Array<{ readonly pinning: Pinning; readonly legs: Legs; readonly ours: string; readonly found: CellSamples[] }> = [];
+  const profiles: CellProfile[] = [];
+  for (const pinning of rig.settings.pinnings) {
+    const { single, pair, profiles: own } = await runPinning(rig, pinning);
+    profiles.push(...own);
+    raw.push({ pinning, legs: 'one', ours: OURS_SINGLE, found: single }, { pinning, legs: 'two', ours: OURS_PAIR, found: pair });
+  }
+  return {
+    id: 'throughput',
+    title: 'Rate, side by side',
+    text: [
+      `fio's nbd engine over a unix socket, files on tmpfs and full of data, ${rig.settings.volumeBytes / 2 ** 20} MiB; every server on the same work in turns. ` +
+        'twinvol has everything on that a user has on: locks, dirty bits, intents, access checks, logging.',
+    ],
+    bars: raw.flatMap(({ pinning, legs, ours, found }) =>
+      found.map((one) => barOf(one, legs, pinning, ours)).filter((bar) => bar !== null),
+    ),
+    tables: [
+      ...raw.map(({ pinning, legs, ours, found }) => tableOf(found, legs, pinning, ours)),
+      ...(profiles.length === 0 ? [] : [profileTable(profiles)]),
+    ],
+    plots: raw.flatMap(({ pinning, legs, found }) => plotsOf(found, legs, pinning)),
+    raw,
+  };
+};
