@@ -30,7 +30,10 @@ type Result = { readonly status: number; readonly stdout: string };
 const twinvol = async (line: string, options: { readonly quiet?: boolean; readonly expect?: number } = {}): Promise<Result> => {
   const shown = line.replaceAll(store, '$STORE');
   if (options.quiet !== true) say(`$ twinvol ${shown}`);
-  const child = spawn(process.execPath, [cli, ...line.split(' ')], { env: { ...process.env, TWINVOL_STORE: store }, stdio: ['ignore', 'pipe', 'pipe'] });
+  const child = spawn(process.execPath, [cli, ...line.split(' ')], {
+    env: { ...process.env, TWINVOL_STORE: store },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
   let stdout = '';
   let both = '';
   child.stdout.on('data', (chunk: Buffer) => {

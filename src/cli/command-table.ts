@@ -76,8 +76,18 @@ export const COMMAND_TABLE: readonly CommandEntry[] = [
     heading: VOLUMES,
     load: async () => (await import('./commands/apply.ts')).registerApply,
   },
-  { name: 'host', summary: 'hosts that may use volumes', heading: HOSTS, load: async () => (await import('./commands/host.ts')).registerHost },
-  { name: 'grant', summary: 'let a host use a volume', heading: HOSTS, load: async () => (await import('./commands/host.ts')).registerGrant },
+  {
+    name: 'host',
+    summary: 'hosts that may use volumes',
+    heading: HOSTS,
+    load: async () => (await import('./commands/host.ts')).registerHost,
+  },
+  {
+    name: 'grant',
+    summary: 'let a host use a volume',
+    heading: HOSTS,
+    load: async () => (await import('./commands/host.ts')).registerGrant,
+  },
   { name: 'revoke', summary: 'take a grant away', heading: HOSTS, load: async () => (await import('./commands/host.ts')).registerRevoke },
   {
     name: 'agent',
