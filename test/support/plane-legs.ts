@@ -9,7 +9,8 @@ import { MiB } from '../../src/core/units.ts';
 import { Leg } from '../../src/data/leg.ts';
 import type { PairMode, PairSpec, VolumeSpec } from '../../src/data/plane-api.ts';
 import { PairState, type PlaneStore, VolumeState } from '../../src/data/plane-state.ts';
-import type { VolumeMessage } from '../../src/data/worker-volumes.ts';
+import { type VolumeMessage, WorkerVolumes } from '../../src/data/worker-volumes.ts';
+import type { WorkerPair, WorkerVolume } from '../../src/data/write-path.ts';
 
 export const PRIMARY = 1;
 export const SECONDARY = 2;
@@ -127,3 +128,10 @@ export const unequalRegions = ({ pair, legs }: LegPair, which: 'clean' | 'all' =
 };
 
 export const modeOf = (pair: PairState): PairMode => pair.mode;
+
+/** The pair as a worker has it, in this thread. */
+export const workerPair = ({ primary, secondary, pair }: LegPair, slot = 1): WorkerPair => {
+  const picture = new WorkerVolumes<WorkerVolume>(slot, (_message, base) => base);
+  for (const message of [primary.message(), secondary.message(), pair.message()]) picture.apply(message);
+  return picture.pairs.get(pair.spec.id) as WorkerPair;
+};
