@@ -160,7 +160,9 @@ describe('the cleaner', () => {
     const order: string[] = [];
     let switching: Promise<unknown> = Promise.resolve();
     meanwhile = async () => {
-      switching = switchPairs(gate, [{ change: { id: 1, mode: 'copying', dirty: 'merge' }, pair: legs.pair }]).then(() => order.push('switched'));
+      switching = switchPairs(gate, [{ change: { id: 1, mode: 'copying', dirty: 'merge' }, pair: legs.pair }]).then(() =>
+        order.push('switched'),
+      );
       await new Promise((resolve) => setTimeout(resolve, 30));
       order.push('flushed');
     };

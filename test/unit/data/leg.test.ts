@@ -27,19 +27,27 @@ describe('a leg', () => {
     const { leg, fds, close } = made(temporary.root);
     expect(fds).toHaveLength(2);
     const model = Buffer.alloc(CAPACITY);
-    const range = fc.tuple(fc.nat(CAPACITY - 1), fc.integer({ min: 1, max: 3 * REGION })).map(([offset, length]) => ({ offset, length: Math.min(length, CAPACITY - offset) }));
+    const range = fc
+      .tuple(fc.nat(CAPACITY - 1), fc.integer({ min: 1, max: 3 * REGION }))
+      .map(([offset, length]) => ({ offset, length: Math.min(length, CAPACITY - offset) }));
     fc.assert(
-      fc.property(range, fc.constantFrom('write', 'zeros', 'clear', 'read'), fc.nat(255), fc.nat(100), ({ offset, length }, what, byte, at) => {
-        const buffer = Buffer.alloc(at + length, byte);
-        let isGood = true;
-        if (what === 'write') isGood = leg.write(buffer, at, offset, length);
-        else if (what === 'zeros') isGood = leg.writeZeros(offset, length);
-        else if (what === 'clear') isGood = leg.clear(offset, length);
-        if (what !== 'read') model.fill(what === 'write' ? byte : 0, offset, offset + length);
-        const read = Buffer.alloc(at + length);
-        isGood &&= leg.read(read, at, offset, length);
-        return isGood && read.compare(model, offset, offset + length, at, at + length) === 0;
-      }),
+      fc.property(
+        range,
+        fc.constantFrom('write', 'zeros', 'clear', 'read'),
+        fc.nat(255),
+        fc.nat(100),
+        ({ offset, length }, what, byte, at) => {
+          const buffer = Buffer.alloc(at + length, byte);
+          let isGood = true;
+          if (what === 'write') isGood = leg.write(buffer, at, offset, length);
+          else if (what === 'zeros') isGood = leg.writeZeros(offset, length);
+          else if (what === 'clear') isGood = leg.clear(offset, length);
+          if (what !== 'read') model.fill(what === 'write' ? byte : 0, offset, offset + length);
+          const read = Buffer.alloc(at + length);
+          isGood &&= leg.read(read, at, offset, length);
+          return isGood && read.compare(model, offset, offset + length, at, at + length) === 0;
+        },
+      ),
       { numRuns: 300 },
     );
     const whole = Buffer.alloc(CAPACITY);
@@ -94,7 +102,20 @@ describe('a leg', () => {
     const { leg, close } = made(temporary.root);
     const counters = new Int32Array(new SharedArrayBuffer(FAULT_COUNTER_WORDS * 4));
     counters[2] = -1;
-    const rule = { id: 1, volume: 1, error: 'write', errno: 'ENOSPC', offset: REGION, length: 512, rate: 1, latencyMs: 0, count: null, seed: 1, hits: 0, expired: false } as const;
+    const rule = {
+      id: 1,
+      volume: 1,
+      error: 'write',
+      errno: 'ENOSPC',
+      offset: REGION,
+      length: 512,
+      rate: 1,
+      latencyMs: 0,
+      count: null,
+      seed: 1,
+      hits: 0,
+      expired: false,
+    } as const;
     leg.faults = [{ rule, counters }];
     expect([leg.write(Buffer.alloc(2 * REGION, 1), 0, 0, 2 * REGION), leg.failure]).toEqual([false, 'ENOSPC']);
     expect(leg.isHole(0, 2 * REGION)).toBe(true);

@@ -123,7 +123,20 @@ describe('verify', () => {
     Atomics.store(control, 0, 0);
     const counters = new Int32Array(new SharedArrayBuffer(12));
     counters[2] = -1;
-    const rule = { id: 1, volume: 2, error: 'read', errno: 'EIO', offset: MiB, length: 512, rate: 1, latencyMs: 0, count: null, seed: 1, hits: 0, expired: false } as const;
+    const rule = {
+      id: 1,
+      volume: 2,
+      error: 'read',
+      errno: 'EIO',
+      offset: MiB,
+      length: 512,
+      rate: 1,
+      latencyMs: 0,
+      count: null,
+      seed: 1,
+      hits: 0,
+      expired: false,
+    } as const;
     pair.secondary.leg.faults = [{ rule, counters }];
     expect(verify()).toMatchObject({ end: 'failed', code: 'EIO', checkedBytes: MiB });
   });
