@@ -63,7 +63,9 @@ const addHost = async (context: CommandContext, name: string, { agentTls, plan }
       'the token is shown this once: put it into a file that only the agent reads (mode 0600), and there run',
       `  twinvol agent --host ${name} --token-file FILE --control unix:PATH`,
     ];
-    return [...lines, ...(added.certificate === null ? [] : certificateLines(name, added.certificate))].join('\n');
+    if (added.certificate === null) return lines.join('\n');
+    const overTls = `  twinvol agent --host ${name} --control tls:HOST:PORT --tls-cert FILE --tls-key FILE --tls-ca FILE`;
+    return [...lines, ...certificateLines(name, added.certificate), 'and there run, without the token', overTls].join('\n');
   });
 };
 
