@@ -20,6 +20,18 @@ const LOOK_MS = 5000;
 export const PLACES_MAX: number = 100;
 const EVERYWHERE: ReadonlySet<string> = new Set(['0.0.0.0', '::', '']);
 
+/** Names of volumes need no escapes. */
+const PLAIN_NAME = /^[\w.-]*$/;
+
+const aroundName = (endpoint: Endpoint | undefined, named: TcpPlace | undefined): readonly [string, string] | null => {
+  if (endpoint === undefined) return null;
+  const { where } = endpoint;
+  const best = where.kind === 'tcp' && named !== undefined ? { ...where, ...named } : where;
+  const uri = formatNbdUri({ ...endpoint, where: best, exportName: '' });
+  const query = uri.indexOf('?');
+  return query === -1 ? [uri, ''] : [uri.slice(0, query), uri.slice(query)];
+};
+
 export class ExportAddresses {
   readonly #localAddresses: () => readonly string[];
   #endpoints: readonly Endpoint[] = [];
@@ -27,6 +39,8 @@ export class ExportAddresses {
   #places: readonly Endpoint[] = [];
   #lookedAtMs = Number.NEGATIVE_INFINITY;
   #generation = 0;
+  /** What stands before and behind the name of an export in its preferred URI. */
+  #preferred: readonly [before: string, behind: string] | null = null;
 
   /** @param localAddresses addresses of this machine; by default as its interfaces have them */
   constructor(localAddresses: () => readonly string[] = ownAddresses) {
@@ -41,6 +55,7 @@ export class ExportAddresses {
     this.#endpoints = endpoints;
     this.#advertised = advertised;
     this.#lookedAtMs = Number.NEGATIVE_INFINITY;
+    this.#preferred = aroundName(endpoints[0], advertised[0]);
   }
 
   /** Rises whenever `urisOf` gives other places than before. */
@@ -55,14 +70,11 @@ export class ExportAddresses {
     return this.#places.map((place) => formatNbdUri({ ...place, exportName }));
   }
 
-  /** The preferred URI; empty while nothing listens. */
+  /** The preferred URI; empty while nothing listens. A list of volumes asks for thousands: what is around the name is made once. */
   uriOf(exportName: string): string {
-    const [preferred] = this.#endpoints;
-    if (preferred === undefined) return '';
-    const { where } = preferred;
-    const [named] = this.#advertised;
-    const best = where.kind === 'tcp' && named !== undefined ? { ...where, ...named } : where;
-    return formatNbdUri({ ...preferred, where: best, exportName });
+    if (this.#preferred === null) return '';
+    const [before, behind] = this.#preferred;
+    return before + (PLAIN_NAME.test(exportName) ? exportName : encodeURIComponent(exportName)) + behind;
   }
 
   /** The sockets without an export, for `status`. */
