@@ -9,15 +9,15 @@ export default defineConfig({
     pool: 'forks',
     maxWorkers: 2,
     projects: [
-      { extends: true, test: { name: 'pure', include: ['test/{unit,property}/**/*.test.ts'], testTimeout: 20_000 } },
+      { extends: true, test: { name: 'pure', include: ['test/{unit,property}/**/*.test.ts'], testTimeout: 60_000 } },
       {
         extends: true,
         test: {
           name: 'real',
           include: ['test/{scenario,interop,fault}/**/*.test.ts'],
           globalSetup: ['test/support/build-once.ts'],
-          testTimeout: 60_000,
-          hookTimeout: 60_000,
+          testTimeout: 180_000,
+          hookTimeout: 120_000,
         },
       },
     ],
