@@ -25,6 +25,7 @@ import { CopyPace } from './copy-pace.ts';
 import { lockWord, unlockWord } from './intents.ts';
 import type { Leg } from './leg.ts';
 import { MODE, PAIR } from './shared-memory.ts';
+import { SyncFailures } from './sync-failures.ts';
 import type { WorkerPair, WritePath } from './write-path.ts';
 import { punchLeg } from './zero-path.ts';
 
@@ -54,6 +55,9 @@ export class CopyTask {
   /** What was dirty at the last good sync: everything that is not in here is durable on the follower. */
   #undurable: Int32Array;
   #syncFailures: number;
+  readonly #failures: SyncFailures;
+  /** Failed syncs of a leg's physical volumes when it was looked at last, by volume number. */
+  readonly #lost = new Map<number, number>();
   #copiedBytes = 0;
   #skippedBytes = 0;
   /** For the target's bytes; made when they are first compared. */
@@ -74,6 +78,8 @@ export class CopyTask {
     const { words, primary } = pair.block;
     this.#undurable = primary.slice();
     this.#syncFailures = Atomics.load(words, PAIR.SYNC_FAILURES);
+    this.#failures = new SyncFailures(place.device);
+    for (const { leg } of [pair.primary, pair.secondary]) this.#lost.set(leg.number, this.#failures.sum(leg.pvs));
     this.#copiedBytes = (words[PAIR.COPIED_LOW] as number) + (words[PAIR.COPIED_HIGH] as number) * 2 ** 30;
     this.#skippedBytes = (words[PAIR.SKIPPED_LOW] as number) + (words[PAIR.SKIPPED_HIGH] as number) * 2 ** 30;
   }
@@ -263,11 +269,25 @@ export class CopyTask {
   #sync(leg: Leg): boolean {
     if (!this.#survivesPowerLoss()) return true;
     try {
-      for (const fd of leg.fds) fs.fdatasyncSync(fd);
-      return true;
+      leg.fds.forEach((fd, index) => this.#syncFile(fd, leg.pvs[index] as number));
+      const known = this.#lost.get(leg.number);
+      const sum = this.#failures.sum(leg.pvs);
+      this.#lost.set(leg.number, sum);
+      // Somebody else's sync may have had the error that is about what was copied.
+      if (known === undefined || known === sum) return true;
+      throw Object.assign(new Error('an earlier sync failed'), { code: 'EIO' });
     } catch (error) {
       mergeInto(this.#pair.block.primary, this.#undurable);
       return this.#fail(leg === this.#legs().source ? 'source' : 'target', systemCode(error) || 'EIO');
+    }
+  }
+
+  #syncFile(fd: number, pv: number): void {
+    try {
+      fs.fdatasyncSync(fd);
+    } catch (error) {
+      this.#failures.count(pv);
+      throw error;
     }
   }
 }

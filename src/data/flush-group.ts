@@ -4,6 +4,10 @@
  * A flush covers every write that was answered before it came, on any connection: writes are system calls that have
  * returned, so a sync that starts later covers them. Whoever comes while a sync of the file runs waits for the next.
  * The sync runs on libuv's threads; the lane goes on meanwhile.
+ *
+ * A failed sync is counted for its physical volume (data/sync-failures.ts): a flush also fails if somebody else's sync
+ * failed since the volume's hosts were told last. And it fails when the file has no name any more: what is in it is
+ * gone with the process, however often it is synced.
  */
 import fs from 'node:fs';
 import { countSet, setRange } from '../core/dirty-bitmap.ts';
@@ -12,6 +16,7 @@ import { INTENT_EXTENT_BYTES } from '../core/units.ts';
 import { faultError } from './fault-rules.ts';
 import type { Leg } from './leg.ts';
 import { MODE, PAIR } from './shared-memory.ts';
+import { SyncFailures } from './sync-failures.ts';
 import { type LegFailure, truthLeg, type WorkerPair, type WorkerVolume } from './write-path.ts';
 
 type Done = (code: string) => void;
@@ -19,11 +24,13 @@ type FileState = { running: boolean; waiting: Done[] };
 
 export class FlushGroup {
   readonly #files = new Map<number, FileState>();
+  readonly #failures: SyncFailures;
   readonly #onLegFailed: (failure: LegFailure) => void;
   /** False at durability level `process`: a flush has nothing to do. */
   survivesPowerLoss = true;
 
-  constructor(onLegFailed: (failure: LegFailure) => void) {
+  constructor(device: Int32Array, onLegFailed: (failure: LegFailure) => void) {
+    this.#failures = new SyncFailures(device);
     this.#onLegFailed = onLegFailed;
   }
 
@@ -57,33 +64,35 @@ export class FlushGroup {
     if (!this.survivesPowerLoss) return done('');
     let left = leg.fds.length;
     let code = '';
-    for (const fd of leg.fds) {
-      this.#file(fd, (failure) => {
-        if (failure !== '') code = failure;
-        left -= 1;
-        if (left === 0) done(code);
-      });
-    }
+    const arrived = (failure: string): void => {
+      if (failure !== '') code = failure;
+      left -= 1;
+      if (left > 0) return;
+      const isLost = this.#failures.take('hosts', leg.number, leg.pvs);
+      done(code === '' && isLost ? 'EIO' : code);
+    };
+    leg.fds.forEach((fd, index) => this.#file(fd, leg.pvs[index] as number, arrived));
   }
 
-  #file(fd: number, done: Done): void {
+  #file(fd: number, pv: number, done: Done): void {
     let state = this.#files.get(fd);
     if (state === undefined) {
       state = { running: false, waiting: [] };
       this.#files.set(fd, state);
     }
     state.waiting.push(done);
-    if (!state.running) this.#run(fd, state);
+    if (!state.running) this.#run(fd, pv, state);
   }
 
-  #run(fd: number, state: FileState): void {
+  #run(fd: number, pv: number, state: FileState): void {
     const served = state.waiting;
     state.waiting = [];
     state.running = true;
     fs.fdatasync(fd, (error) => {
-      const code = error === null ? '' : systemCode(error) || 'EIO';
+      const code = error === null ? unlinkedCode(fd) : systemCode(error) || 'EIO';
+      if (error !== null) this.#failures.count(pv);
       state.running = false;
-      if (state.waiting.length > 0) this.#run(fd, state);
+      if (state.waiting.length > 0) this.#run(fd, pv, state);
       for (const done of served) done(code);
     });
   }
@@ -117,6 +126,15 @@ export class FlushGroup {
     return !hasFence;
   }
 }
+
+/** The code for a file that was deleted while it was open, or an empty string. */
+const unlinkedCode = (fd: number): string => {
+  try {
+    return fs.fstatSync(fd).nlink === 0 ? 'ESTALE' : '';
+  } catch (error) {
+    return systemCode(error) || 'EIO';
+  }
+};
 
 /** A sync of a leg failed: everything that is marked, or that a copy brought over since its last sync, may differ. */
 const distrust = (pair: WorkerPair): void => {

@@ -71,7 +71,7 @@ export class Lane {
     this.#requestsWord = DEVICE.SLOT_FIRST + start.slot * DEVICE.SLOT_WORDS + DEVICE.SLOT_REQUESTS;
     const report = (failure: LegFailure): void => this.send({ type: 'leg-failed', failure });
     this.path = new WritePath(this.#device, start.slot, report);
-    this.flushes = new FlushGroup(report);
+    this.flushes = new FlushGroup(this.#device, report);
     this.executor = new Executor(this);
     this.#picture = new WorkerVolumes(start.slot, makeLaneVolume);
     this.connections = new ConnectionTable(this, start.tls, start.deadlines);

@@ -31,6 +31,8 @@ export class Leg {
   /** The system's code of the last failed call: `EIO`, `ENOSPC`. */
   failure = '';
   readonly fds: readonly number[];
+  /** Numbers of its physical volumes, in the order of `fds`. */
+  readonly pvs: readonly number[];
   readonly #map: RegionMap;
   readonly #fdOf: number[] = [];
   readonly #pathOf: string[] = [];
@@ -44,6 +46,7 @@ export class Leg {
       this.#pathOf[pv] = path;
     }
     this.fds = spec.files.map(([, fd]) => fd);
+    this.pvs = spec.files.map(([pv]) => pv);
   }
 
   /** Reads [offset, offset + length) of the volume into `buffer` at `at`. */

@@ -142,6 +142,8 @@ export interface DataPlane {
   volumeHold(number: number): Promise<void>;
   volumeUnhold(number: number): Promise<void>;
   volumeFlush(number: number): Promise<void>;
+  /** Somebody outside of the data plane met a failed sync of these physical volumes: what hosts wrote there may be lost. */
+  mediumFailed(pvs: readonly number[]): void;
 
   /**
    * Makes a pair known in mode `idle`. `fresh`: new bitmap files. Otherwise they are read, and the marked intents of
@@ -183,7 +185,8 @@ export interface DataPlane {
   resyncBoundBytes(): number;
   readonly laneCount: number;
   readonly handover: 'descriptor' | 'own-listener';
-  setDurability(level: 'power' | 'process'): void;
+  /** Resolves when the level holds: raised to `power`, when what was acknowledged before is durable too. */
+  setDurability(level: 'power' | 'process'): Promise<void>;
 
   /** Refuses new connections, answers what is in flight, ends the rest with the shutdown error, flushes. */
   drain(): Promise<void>;

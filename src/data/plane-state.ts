@@ -96,13 +96,14 @@ export class VolumeState {
     this.faults = rules.map((rule) => known.get(rule.id) ?? { rule, counters: faultCounters(rule) });
   }
 
-  get fds(): readonly number[] {
-    return [...new Set(this.spec.runs.map(({ pv }) => pv))].map((pv) => this.#store.pvFd(pv));
+  /** Numbers of its physical volumes. */
+  get pvs(): readonly number[] {
+    return [...new Set(this.spec.runs.map(({ pv }) => pv))];
   }
 
   message(): VolumeMessage {
     const { spec, intents } = this;
-    const pvs = [...new Set(spec.runs.map(({ pv }) => pv))];
+    const { pvs } = this;
     return {
       type: 'volume',
       name: spec.name,

@@ -23,6 +23,7 @@ import { switchPairs } from './pair-switch.ts';
 import { PairState, type PlaneStore, VolumeState } from './plane-state.ts';
 import { Roster } from './roster.ts';
 import { deviceBlock, LANE_COUNT_MAX, PAIR, SLOT_MAIN, SLOT_ZERO_WORKER } from './shared-memory.ts';
+import { SyncFailures } from './sync-failures.ts';
 import { type AnyLink, type LaneLink, WorkerSet } from './worker-set.ts';
 import { WriteGate } from './write-gate.ts';
 import { ZeroDesk } from './zero-desk.ts';
@@ -53,6 +54,7 @@ class Plane extends EventEmitter<PlaneEvents> implements DataPlane {
   readonly #policy: ExportPolicy;
   readonly #device = deviceBlock();
   readonly #gate = new WriteGate(this.#device, SLOT_MAIN);
+  readonly #failures = new SyncFailures(this.#device);
   readonly #workers: WorkerSet;
   readonly #roster = new Roster();
   readonly #held = new Map<number, Array<() => void>>();
@@ -123,12 +125,16 @@ class Plane extends EventEmitter<PlaneEvents> implements DataPlane {
   // Volumes
 
   async volumeAttach(spec: VolumeSpec): Promise<void> {
-    this.#roster.volumes.set(spec.number, new VolumeState(spec, this.#store));
+    const volume = new VolumeState(spec, this.#store);
+    this.#roster.volumes.set(spec.number, volume);
+    this.#failures.begin(spec.number, volume.pvs);
   }
 
   async volumeReplace(spec: VolumeSpec): Promise<void> {
     const volume = this.#roster.volume(spec.number);
+    const before = volume.pvs;
     volume.spec = spec;
+    this.#failures.move(spec.number, before, volume.pvs);
     await this.#tellAgain(volume);
   }
 
@@ -158,13 +164,31 @@ class Plane extends EventEmitter<PlaneEvents> implements DataPlane {
 
   async volumeFlush(number: number): Promise<void> {
     if (!this.#survivesPowerLoss) return;
-    try {
-      await Promise.all(this.#roster.legFds(number).map((fd) => fdatasync(fd)));
-    } catch (error) {
-      const code = systemCode(error) || 'EIO';
-      for (const pair of this.#roster.distrust(number)) this.#legFailed({ pair: pair.spec.id, leg: 'primary', code });
-      throw error;
+    const legs = this.#roster.legsOf(number);
+    const failures = await Promise.all([...new Set(legs.flatMap(({ pvs }) => pvs))].map((pv) => this.#syncPv(pv)));
+    // A sync of somebody else may have had the error that is about this volume.
+    const lost = legs.filter(({ spec, pvs }) => this.#failures.take('pairs', spec.number, pvs));
+    const failure = failures.find((error) => error !== null) ?? null;
+    const code = failure === null ? 'EIO' : systemCode(failure) || 'EIO';
+    for (const { spec } of lost) {
+      for (const pair of this.#roster.distrust(spec.number)) this.#legFailed({ pair: pair.spec.id, leg: 'primary', code });
     }
+    if (failure !== null) throw failure;
+    if (lost.length > 0) throw Object.assign(new Error(`an earlier sync of volume ${number} failed`), { code });
+  }
+
+  async #syncPv(pv: number): Promise<Error | null> {
+    try {
+      await fdatasync(this.#store.pvFd(pv));
+      return null;
+    } catch (error) {
+      this.#failures.count(pv);
+      return error as Error;
+    }
+  }
+
+  mediumFailed(pvs: readonly number[]): void {
+    for (const pv of pvs) this.#failures.count(pv);
   }
 
   /** Sends a changed volume to every worker that knows it, and waits until they have taken it in. */
@@ -403,10 +427,11 @@ class Plane extends EventEmitter<PlaneEvents> implements DataPlane {
     return this.#roster.markedBytes();
   }
 
-  setDurability(level: 'power' | 'process'): void {
+  async setDurability(level: 'power' | 'process'): Promise<void> {
     const isRaised = level === 'power' && !this.#survivesPowerLoss;
     this.#survivesPowerLoss = level === 'power';
-    void this.setDurabilityOnWorkers().then(() => (isRaised ? this.#syncAll() : undefined));
+    await this.setDurabilityOnWorkers();
+    if (isRaised) await this.#syncAll();
   }
 
   // End

@@ -48,14 +48,14 @@ export class Roster {
     return [...this.#pairsOf.keys()];
   }
 
-  /** Descriptors of all legs that writes to the volume reach or reached, each once. */
-  legFds(volume: number): number[] {
+  /** All legs that writes to the volume reach or reached, each once. */
+  legsOf(volume: number): VolumeState[] {
     const numbers = new Set([volume]);
     for (const { spec } of this.pairsOf(volume)) {
       numbers.add(spec.primary);
       numbers.add(spec.secondary);
     }
-    return [...new Set([...numbers].flatMap((number) => this.volumes.get(number)?.fds ?? []))];
+    return [...numbers].flatMap((number) => this.volumes.get(number) ?? []);
   }
 
   /** Bytes that a crash now would make dirty: what is marked on either side of a pair, once for each pair. */

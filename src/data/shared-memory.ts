@@ -1,13 +1,13 @@
 /**
  * The shared-memory layout: the one place that says which word means what. ARCHITECTURE.md repeats it in words.
  *
- * Three kinds of blocks. The DEVICE block (one): gate, worker slots, range locks. A VOLUME block for each volume that
+ * Three kinds of blocks. The DEVICE block (one): gate, worker slots, range locks, failed syncs. A VOLUME block for each volume that
  * was ever in a pair since the start: intents. A PAIR block for each pair: mode, counters, the two bitmaps. Blocks
  * are SharedArrayBuffers handed to workers once; a worker never allocates or frees one. All words are 32 bit and
  * changed by Atomics; byte counters are kept in units that fit (granules, requests) or as two words.
  */
 import { bitmapWords } from '../core/dirty-bitmap.ts';
-import { INTENT_EXTENT_BYTES } from '../core/units.ts';
+import { INTENT_EXTENT_BYTES, PV_COUNT_MAX, VOLUME_COUNT_MAX } from '../core/units.ts';
 import { PAGE_WORDS, pagesOf } from '../wire/bitmap-page.ts';
 
 export const LAYOUT_VERSION = 1;
@@ -40,8 +40,17 @@ export const LOCK_FIRST: number = DEVICE.SLOT_FIRST + SLOT_COUNT * DEVICE.SLOT_W
 /** A power of two: locks are found by a hash. */
 export const LOCK_COUNT = 4096;
 
+/** Words of a volume that say which failed syncs were told: to its hosts, to its pairs. */
+export const VOLUME_SYNC_WORDS = 2;
+/** Failed syncs: a count for each physical volume, then the words of each volume, both by number. */
+export const SYNC = {
+  PV_FIRST: LOCK_FIRST + LOCK_COUNT,
+  VOLUME_FIRST: LOCK_FIRST + LOCK_COUNT + PV_COUNT_MAX + 1,
+  END: LOCK_FIRST + LOCK_COUNT + PV_COUNT_MAX + 1 + VOLUME_SYNC_WORDS * (VOLUME_COUNT_MAX + 1),
+} as const;
+
 export const deviceBlock = (): Int32Array => {
-  const words = new Int32Array(new SharedArrayBuffer((LOCK_FIRST + LOCK_COUNT) * 4));
+  const words = new Int32Array(new SharedArrayBuffer(SYNC.END * 4));
   words[DEVICE.VERSION] = LAYOUT_VERSION;
   return words;
 };

@@ -31,7 +31,7 @@ export class SettingsCommands {
     }
     await store.commit((tables) => [{ op: 'settings-put', settings: { ...tables.settings, ...changes } }]);
     const after = this.get();
-    if (after.durability !== before.durability) plane.setDurability(after.durability);
+    if (after.durability !== before.durability) await plane.setDurability(after.durability);
     if (after.secondaryAccess === 'refuse' && before.secondaryAccess !== 'refuse') await this.#endReadersOfSecondaries();
     if (after.exportsFollowGrants && !before.exportsFollowGrants) await endUngranted(this.#context);
     log.info({ changes }, 'settings changed');

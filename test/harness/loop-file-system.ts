@@ -17,6 +17,12 @@ export type LoopOptions = {
   readonly bytes: number;
   readonly type: 'xfs' | 'ext4';
   readonly makeOptions?: readonly string[];
+  /** Default: `image` in the directory. */
+  readonly image?: string;
+  /** Default: `mnt` in the directory. */
+  readonly mountPoint?: string;
+  /** Of mount. */
+  readonly mountOptions?: string;
 };
 
 const run = async (program: string, ...args: readonly string[]): Promise<string> => {
@@ -45,17 +51,17 @@ export class LoopFileSystem {
     this.device = device;
   }
 
-  static async make({ directory, bytes, type, makeOptions = [] }: LoopOptions): Promise<LoopFileSystem> {
-    await mkdir(join(directory, 'mnt'), { recursive: true });
-    const image = join(directory, 'image');
+  static async make(options: LoopOptions): Promise<LoopFileSystem> {
+    const { directory, bytes, type, makeOptions = [], image = join(directory, 'image'), mountPoint = join(directory, 'mnt') } = options;
+    await mkdir(mountPoint, { recursive: true });
     const file = await open(image, 'w');
     await file.truncate(bytes);
     await file.close();
     await run(`mkfs.${type}`, ...makeOptions, '-q', image);
     const device = await run('losetup', '--find', '--show', image);
-    const fileSystem = new LoopFileSystem(image, join(directory, 'mnt'), device);
+    const fileSystem = new LoopFileSystem(image, mountPoint, device);
     try {
-      await fileSystem.mount();
+      await fileSystem.mount(options.mountOptions);
       return fileSystem;
     } catch (error) {
       await fileSystem.remove();

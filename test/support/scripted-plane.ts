@@ -131,7 +131,8 @@ export class ScriptedPlane extends EventEmitter<PlaneEvents> implements DataPlan
   resyncBoundBytes(): number {
     return 0;
   }
-  setDurability(): void {}
+  async setDurability(): Promise<void> {}
+  mediumFailed(): void {}
   async drain(): Promise<void> {}
   async close(): Promise<void> {}
 }
