@@ -95,7 +95,7 @@ const assemble = async ({ options, store, log, listen, undo }: Assembly): Promis
   const events = new EventLog(nowMs);
   const pairs = new PairBook(tables);
   const policy = new DeviceExportPolicy(tables, pairs);
-  const regions = new RegionSupply({ store, puncher: new HolePuncher(), log, events });
+  const regions = new RegionSupply({ store, puncher: new HolePuncher(), log, events, onMediumFailed: (pvs) => plane.mediumFailed(pvs) });
   undo.push(() => regions.close());
   const plane = await openPlane({
     store,

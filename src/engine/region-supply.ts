@@ -32,6 +32,8 @@ export type RegionSupplyOptions = {
   readonly log: Logger;
   readonly events: EventLog;
   readonly scrubWaitMs?: number;
+  /** Clearing met an error on these physical volumes: a sync may have failed, which says so to one caller only. */
+  readonly onMediumFailed?: (pvs: readonly number[]) => void;
 };
 
 export class RegionSupply {
@@ -40,6 +42,7 @@ export class RegionSupply {
   readonly #log: Logger;
   readonly #events: EventLog;
   readonly #scrubWaitMs: number;
+  readonly #onMediumFailed: (pvs: readonly number[]) => void;
   readonly #taking = new SharingLock();
   readonly #ready = new Set<number>();
   readonly #stop = new AbortController();
@@ -53,6 +56,7 @@ export class RegionSupply {
     this.#log = options.log;
     this.#events = options.events;
     this.#scrubWaitMs = options.scrubWaitMs ?? SCRUB_WAIT_MS_DEFAULT;
+    this.#onMediumFailed = options.onMediumFailed ?? ((): void => undefined);
   }
 
   /** Regions that left a volume and are not cleared yet. */
@@ -152,7 +156,10 @@ export class RegionSupply {
 
   async #clear(scrub: ScrubRow): Promise<void> {
     const started = performance.now();
-    const result = await scrubRuns(this.#store, scrub.runs, this.#puncher, this.#stop.signal);
+    const result = await scrubRuns(this.#store, scrub.runs, this.#puncher, this.#stop.signal).catch((error: unknown) => {
+      if (!this.#stop.signal.aborted) this.#onMediumFailed([...new Set(scrub.runs.map(({ pv }) => pv))]);
+      throw error;
+    });
     await this.#store.commit([{ op: 'scrub-delete', id: scrub.id }]);
     this.#ready.delete(scrub.id);
     this.#log.debug(
