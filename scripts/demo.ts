@@ -3,7 +3,8 @@
  *
  * Act 1: two volumes, data, a pair, the initial copy under writes, split, writes on both sides, resync, both legs equal.
  * Act 2: a client still has the split secondary open; the resync is refused with a warning, nothing is overwritten;
- * the client goes, and the resync goes through. Needs no root and no other program, and ends with status 0 only if
+ * the client goes, and the resync goes through. Act 3 (demo-host.ts), where there are root and the programs for it: a
+ * host with an agent has the secondary mounted. The rest needs no root and no other program. Ends with status 0 only if
  * every comparison held.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
@@ -14,6 +15,7 @@ import { dirname, join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { connect, type NbdClient } from '../src/nbd-client/index.ts';
+import { actThree } from './demo-host.ts';
 
 const MiB = 1024 * 1024;
 const SIZE_BYTES = 256 * MiB;
@@ -174,6 +176,7 @@ try {
   engine = await serve();
   await actOne();
   await actTwo();
+  await actThree({ cli, store, say, title, twinvol });
   title('The end: the engine drains, the store is sound');
   await stop(engine);
   await twinvol(`store check ${store}`);

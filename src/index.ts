@@ -195,12 +195,16 @@ const makeStore = async (directory: string, { regionSize, pvSize }: DeviceOption
 const open = async (directory: string, options: DeviceOptions, removeAtEnd: string | null): Promise<Device> => {
   const { agentTcp, agentTls, control = false, log = pino({ level: 'silent' }) } = options;
   const engine = engineOptions(directory, options);
-  const remove = async (): Promise<void> => {
-    if (removeAtEnd !== null) await removeDirectory(removeAtEnd);
+  const closing = (opened: { close(): Promise<void> }) => async (): Promise<void> => {
+    try {
+      await opened.close();
+    } finally {
+      if (removeAtEnd !== null) await removeDirectory(removeAtEnd);
+    }
   };
   if (!control) {
     const alone = await openEngine({ ...engine, log, controlPath: '' });
-    return new Device(alone, null, () => alone.close().finally(remove));
+    return new Device(alone, null, closing(alone));
   }
   const hosted = await openHostedDevice({
     engine,
@@ -209,7 +213,7 @@ const open = async (directory: string, options: DeviceOptions, removeAtEnd: stri
     ...(agentTcp === undefined ? {} : { agentTcp }),
     ...(agentTls === undefined ? {} : { agentTls }),
   });
-  return new Device(hosted.engine, hosted.agents, () => hosted.close().finally(remove));
+  return new Device(hosted.engine, hosted.agents, closing(hosted));
 };
 
 const engineOptions = (store: string, { nbdUnix, nbdTcp, tls, lanes, advertise }: DeviceOptions): EngineOptions => ({

@@ -160,7 +160,13 @@ export class AgentConnection {
     this.#decoder.allow(AGENT_LINE_BYTES_MAX);
     this.#timer.cancel();
     this.#timer = this.#owner.clock.after(this.#owner.pingMs, () => this.#ping());
-    this.send({ type: 'welcome', version: AGENT_PROTOCOL_VERSION, host, watch: this.#owner.watchOf(host, this.isLocal), pingMs: this.#owner.pingMs });
+    this.send({
+      type: 'welcome',
+      version: AGENT_PROTOCOL_VERSION,
+      host,
+      watch: this.#owner.watchOf(host, this.isLocal),
+      pingMs: this.#owner.pingMs,
+    });
     this.#owner.welcomed(this, this.#identity);
   }
 

@@ -176,7 +176,13 @@ export class CertificateAuthority {
     write(certificateFile, certificatePem(certificate), 0o644);
     const authorityFile = authorityFiles(this.#directory).certificate;
     const sha256 = createHash('sha256').update(new Uint8Array(certificate.rawData)).digest('hex');
-    const issued = { certificate: certificatePem(certificate), key, authority: this.certificate, sha256, expiresAtMs: span.notAfter.getTime() };
+    const issued = {
+      certificate: certificatePem(certificate),
+      key,
+      authority: this.certificate,
+      sha256,
+      expiresAtMs: span.notAfter.getTime(),
+    };
     return { ...issued, certificateFile, keyFile, authorityFile };
   }
 }

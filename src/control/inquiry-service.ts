@@ -65,7 +65,10 @@ export class InquiryService extends EventEmitter<InquiryServiceEvents> {
   readonly #owner: AgentConnectionOwner;
   readonly #listeners: { close(): Promise<void> }[] = [];
   readonly #connections = new Set<AgentConnection>();
-  readonly #agents = new Map<string, { readonly connection: AgentConnection; readonly view: AgentView; watched: readonly InquiryTarget[] }>();
+  readonly #agents = new Map<
+    string,
+    { readonly connection: AgentConnection; readonly view: AgentView; watched: readonly InquiryTarget[] }
+  >();
   readonly #inquiries = new Map<string, OpenInquiry>();
   readonly #table = new MountTable();
   /** As which enrolment a host said what the table has of it. */

@@ -78,7 +78,11 @@ export class WarningCommand {
       env: { TWINVOL_EVENT: String(event.seq), TWINVOL_EVENT_OBJECT: event.object },
     });
     if (status === 0) return;
-    const why = isLate ? `it was killed after ${this.#timeoutMs} ms` : status === null ? 'it did not run to its end' : `exit status ${status}`;
+    const why = isLate
+      ? `it was killed after ${this.#timeoutMs} ms`
+      : status === null
+        ? 'it did not run to its end'
+        : `exit status ${status}`;
     this.#log.warn({ event: event.seq, status, complaint }, `the warning command failed: ${why}`);
   }
 }

@@ -14,7 +14,6 @@ import type { Destruction } from './inquiry-text.ts';
 import type { NoAnswerReason } from './mount-facts.ts';
 import type { HostAccess } from './rows.ts';
 
-
 export type AuditInquiry = {
   readonly kind: 'inquiry';
   readonly command: string;

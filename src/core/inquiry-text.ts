@@ -111,7 +111,7 @@ export const lossText = ({ volumeName, regions, bytes, firstAtMs, lastAtMs, sinc
   return `what was written on ${volumeName} ${since}: ${amount}${times.join('')}`;
 };
 
-export const destructionText = (destruction: Destruction): string => 
+export const destructionText = (destruction: Destruction): string =>
   destruction.bytes === 0 ? lossText(destruction) : `going on destroys ${lossText(destruction)}`;
 
 /**

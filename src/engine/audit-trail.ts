@@ -104,7 +104,10 @@ export class AuditTrail {
 
   #decision(
     { inquiry, command, destroys, by }: Inquired,
-    { findings, ...rest }: Pick<Extract<AuditEntry, { kind: 'decision' }>, 'decision' | 'code' | 'token' | 'reason'> & {
+    {
+      findings,
+      ...rest
+    }: Pick<Extract<AuditEntry, { kind: 'decision' }>, 'decision' | 'code' | 'token' | 'reason'> & {
       readonly findings: readonly Finding[];
     },
   ): AuditEntry {

@@ -97,7 +97,11 @@ export class HostCommands {
     this.#require(host);
     if (plan === true) {
       const how = access === 'ro' ? 'read-only' : 'read-write';
-      return planView('grant', { steps: [`host ${host} may use ${volume.name} ${how}`, this.#enforced()], volumes: [volume.name], hosts: [host] });
+      return planView('grant', {
+        steps: [`host ${host} may use ${volume.name} ${how}`, this.#enforced()],
+        volumes: [volume.name],
+        hosts: [host],
+      });
     }
     return this.#regrant('granted', host, volume, access, (row) => withGrant(row, volume.number, access));
   }
@@ -106,10 +110,16 @@ export class HostCommands {
     const volume = this.#context.store.tables.volume(ref);
     const row = this.#require(host);
     if (withoutGrant(row, volume.number) === row) {
-      throw new TwinvolError('GRANT_NOT_FOUND', `host ${host} was not granted ${volume.name}`, { details: { host, volume: volume.number } });
+      throw new TwinvolError('GRANT_NOT_FOUND', `host ${host} was not granted ${volume.name}`, {
+        details: { host, volume: volume.number },
+      });
     }
     if (plan === true) {
-      return planView('revoke', { steps: [`host ${host} may not use ${volume.name} any more`, this.#enforced()], volumes: [volume.name], hosts: [host] });
+      return planView('revoke', {
+        steps: [`host ${host} may not use ${volume.name} any more`, this.#enforced()],
+        volumes: [volume.name],
+        hosts: [host],
+      });
     }
     return this.#regrant('revoked', host, volume, null, (present) => withoutGrant(present, volume.number));
   }

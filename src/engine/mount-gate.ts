@@ -39,7 +39,12 @@ export type MountGateOptions = {
   readonly asker?: HostAsker;
 };
 
-type Found = { readonly inquiry: number; readonly verdict: Verdict; readonly hosts: readonly string[]; readonly answers: readonly AnswerView[] };
+type Found = {
+  readonly inquiry: number;
+  readonly verdict: Verdict;
+  readonly hosts: readonly string[];
+  readonly answers: readonly AnswerView[];
+};
 
 const liveConnection = (client: ClientView): LiveConnection => ({
   id: client.id,

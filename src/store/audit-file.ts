@@ -253,8 +253,8 @@ export class AuditFile {
   }
 }
 
-const rejected = (error: TwinvolError): Promise<never> => {
-  const promise = Promise.reject(error);
+const rejected = (fault: TwinvolError): Promise<never> => {
+  const promise = Promise.reject(fault);
   promise.catch(() => undefined);
   return promise;
 };

@@ -58,14 +58,29 @@ const layCables = async (undo: Undo): Promise<void> => {
   }
   for (const host of HOSTS) {
     const [near, far] = CABLES[host];
-    await must('ip', 'link', 'add', `${host}-d`, 'netns', `${NAME}-device`, 'type', 'veth', 'peer', 'name', `${host}-h`, 'netns', `${NAME}-${host}`);
+    await must(
+      'ip',
+      'link',
+      'add',
+      `${host}-d`,
+      'netns',
+      `${NAME}-device`,
+      'type',
+      'veth',
+      'peer',
+      'name',
+      `${host}-h`,
+      'netns',
+      `${NAME}-${host}`,
+    );
     await must('ip', '-n', `${NAME}-device`, 'addr', 'add', `${near}/24`, 'dev', `${host}-d`);
     await must('ip', '-n', `${NAME}-${host}`, 'addr', 'add', `${far}/24`, 'dev', `${host}-h`);
     await must('ip', '-n', `${NAME}-device`, 'link', 'set', `${host}-d`, 'up');
     await must('ip', '-n', `${NAME}-${host}`, 'link', 'set', `${host}-h`, 'up');
   }
 };
-const cable = (host: HostName, state: 'up' | 'down'): Promise<string> => must('ip', '-n', `${NAME}-device`, 'link', 'set', `${host}-d`, state);
+const cable = (host: HostName, state: 'up' | 'down'): Promise<string> =>
+  must('ip', '-n', `${NAME}-device`, 'link', 'set', `${host}-d`, state);
 
 /** A shell that lives on one of the machines: network, processes and mounts are that machine's own. */
 class Machine {
@@ -75,7 +90,9 @@ class Machine {
 
   constructor(undo: Undo, host: HostName) {
     const inside = ['unshare', '--pid', '--mount', '--fork', '--mount-proc', '--kill-child=SIGKILL', 'sh'];
-    this.#shell = undo.child(spawn(needClient('ip'), ['netns', 'exec', `${NAME}-${host}`, ...inside], { stdio: ['pipe', 'pipe', 'inherit'] }));
+    this.#shell = undo.child(
+      spawn(needClient('ip'), ['netns', 'exec', `${NAME}-${host}`, ...inside], { stdio: ['pipe', 'pipe', 'inherit'] }),
+    );
     this.#shell.stdout?.setEncoding('utf8').on('data', (text: string) => (this.#output += text));
   }
 
@@ -140,10 +157,18 @@ describe('a device and two hosts, joined by cables', () => {
       // On another machine the device's namespaces would not be there to be seen.
       await machine.sh('umount -l -R /run/netns || true');
       const agent = [process.execPath, MAIN, 'agent', '--host', host, '--control', `tls:${CABLES[host][0]}:10810`, '--scope', 'namespace'];
-      const proof = ['--tls-cert', `${folder}/client-cert.pem`, '--tls-key', `${folder}/client-key.pem`, '--tls-ca', `${folder}/ca-cert.pem`];
+      const proof = [
+        '--tls-cert',
+        `${folder}/client-cert.pem`,
+        '--tls-key',
+        `${folder}/client-key.pem`,
+        '--tls-ca',
+        `${folder}/ca-cert.pem`,
+      ];
       await machine.sh(`${[...agent, ...proof].join(' ')} >${folder}/agent.log 2>&1 &`);
     }
-    const agents = async (): Promise<number> => (await json<HostView[]>('host list')).filter(({ agent }) => agent?.transport === 'tls').length;
+    const agents = async (): Promise<number> =>
+      (await json<HostView[]>('host list')).filter(({ agent }) => agent?.transport === 'tls').length;
     await eventually(async () => (await agents()) === 2, 'both agents are connected', 20_000);
     expect(await json<InquiryView>('inquiry copy')).toMatchObject({ clear: true, hosts: ['web1', 'web2'] });
 
@@ -152,7 +177,9 @@ describe('a device and two hosts, joined by cables', () => {
     const place = temporary.path('web1');
     const node = `driver=nbd,node-name=n,server.type=inet,server.host=${CABLES.web1[0]},server.port=10809,export=copy,tls-creds=t`;
     const shows = `qemu-storage-daemon --object tls-creds-x509,id=t,endpoint=client,dir=${place} --blockdev ${node} --export type=fuse,id=e,node-name=n,mountpoint=${place}/shown,writable=on`;
-    await web1.sh(`mkdir ${place}/mnt && : >${place}/shown && { ${shows} & echo $! >${place}/pid; } && until [ -s ${place}/shown ]; do sleep 0.1; done`);
+    await web1.sh(
+      `mkdir ${place}/mnt && : >${place}/shown && { ${shows} & echo $! >${place}/pid; } && until [ -s ${place}/shown ]; do sleep 0.1; done`,
+    );
     const loop = await web1.sh(`losetup --find --show ${place}/shown`);
     undo.add(() => run(needClient('losetup'), ['-d', loop]));
     await web1.sh(`mkfs.ext4 -q -F ${loop} && mount ${loop} ${place}/mnt && echo precious >${place}/mnt/file && sync -f ${place}/mnt`);
@@ -161,8 +188,12 @@ describe('a device and two hosts, joined by cables', () => {
     expect(mounted.stderr).toContain(`host web1 has copy mounted at ${place}/mnt (ext4, read-write) from loop device ${loop}`);
     expect(mounted.stderr).toContain('going on destroys what was written on copy since the split');
     expect(mounted.stderr).not.toContain('web2');
-    expect(await web1.sh(`cat ${place}/mnt/file && echo more >>${place}/mnt/file && sync -f ${place}/mnt && wc -l <${place}/mnt/file`)).toBe('precious\n2');
-    await web1.sh(`umount ${place}/mnt && losetup -d ${loop} && kill $(cat ${place}/pid) && wait $(cat ${place}/pid); umount ${place}/shown 2>/dev/null || true`);
+    expect(
+      await web1.sh(`cat ${place}/mnt/file && echo more >>${place}/mnt/file && sync -f ${place}/mnt && wc -l <${place}/mnt/file`),
+    ).toBe('precious\n2');
+    await web1.sh(
+      `umount ${place}/mnt && losetup -d ${loop} && kill $(cat ${place}/pid) && wait $(cat ${place}/pid); umount ${place}/shown 2>/dev/null || true`,
+    );
 
     // The other one's cable is cut: it may have it mounted, and cannot say so.
     await cable('web2', 'down');

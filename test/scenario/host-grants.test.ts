@@ -78,7 +78,9 @@ describe('with exports that follow grants', () => {
       await device.engine.grant({ volume: 'db', host: 'web1', access: 'rw' });
       await device.engine.grant({ volume: 'log', host: 'web1', access: 'ro' });
       expect(await listed(files)).toEqual(['db', 'log']);
-      expect((await refusal(files, 'secret')).replaceAll('secret', 'NAME')).toBe((await refusal(files, 'nobody')).replaceAll('nobody', 'NAME'));
+      expect((await refusal(files, 'secret')).replaceAll('secret', 'NAME')).toBe(
+        (await refusal(files, 'nobody')).replaceAll('nobody', 'NAME'),
+      );
       expect((await refusal(files, '3')).replaceAll('"3"', 'NAME')).toBe((await refusal(files, '77')).replaceAll('"77"', 'NAME'));
       await using db = await open(files, 'db');
       await db.write(0, Buffer.alloc(512, 1));
@@ -231,6 +233,8 @@ it('hosts have names of their own, limits, and plans that change nothing', async
   expect(await device.engine.hostRemove({ name: 'web1', plan: true })).toMatchObject({ plan: true });
   expect(await device.engine.hostRemove({ name: 'web1' })).toMatchObject({ name: 'web1' });
   expect((await failure(device.engine.hostShow('web1'))).code).toBe('HOST_NOT_FOUND');
-  const changes = (await device.engine.audit()).flatMap((record) => (record.kind === 'host' && record.host === 'web1' ? [record.change] : []));
+  const changes = (await device.engine.audit()).flatMap((record) =>
+    record.kind === 'host' && record.host === 'web1' ? [record.change] : [],
+  );
   expect([changes[0], changes.at(-1)]).toEqual(['added', 'removed']);
 });

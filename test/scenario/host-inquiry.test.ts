@@ -185,7 +185,10 @@ describe('an agent', () => {
       self.answer(inquiry, [NOT_MOUNTED]);
     });
     for (let attempt = 0; attempt < 3; attempt += 1) {
-      expect(await failure(pair.resync())).toMatchObject({ code: 'NO_ANSWER', message: expect.stringContaining('no answer within 150 ms') });
+      expect(await failure(pair.resync())).toMatchObject({
+        code: 'NO_ANSWER',
+        message: expect.stringContaining('no answer within 150 ms'),
+      });
     }
     await later(500);
     expect(pair.state).toBe('split');
@@ -213,11 +216,17 @@ describe('an agent', () => {
     const { device } = setup;
     const pair = await splitPair(setup);
     await using _liar = await FakeAgent.enrol(device, 'web1', (_inquiry, self) => self.say('}{ not a message\n'));
-    await using _odd = await FakeAgent.enrol(device, 'web2', ({ id }, self) => self.say({ type: 'answer', id, findings: [{ volume: 999, facts: [NOT_MOUNTED] }] }));
+    await using _odd = await FakeAgent.enrol(device, 'web2', ({ id }, self) =>
+      self.say({ type: 'answer', id, findings: [{ volume: 999, facts: [NOT_MOUNTED] }] }),
+    );
     await using _gone = await FakeAgent.enrol(device, 'web3', async (_inquiry, self) => self[Symbol.asyncDispose]());
     const { code, details } = await failure(pair.resync());
     expect(code).toBe('NO_ANSWER');
-    expect((details.findings as Array<{ key: string }>).map(({ key }) => key)).toEqual(['no-answer:web1', 'no-answer:web2', 'no-answer:web3']);
+    expect((details.findings as Array<{ key: string }>).map(({ key }) => key)).toEqual([
+      'no-answer:web1',
+      'no-answer:web2',
+      'no-answer:web3',
+    ]);
   });
 
   it('that lies is contradicted by the connection that is open', async () => {

@@ -54,9 +54,13 @@ describe('an agent as a process', () => {
     const tokenFile = temporary.path('token');
     writeFileSync(tokenFile, `${token}\n`, { mode: 0o600 });
     const place = `unix:${store}/agents.sock`;
-    const agent = spawn(process.execPath, [MAIN, 'agent', '--host', 'web1', '--token-file', tokenFile, '--control', place, '--scope', 'namespace'], {
-      stdio: ['ignore', 'pipe', 'pipe'],
-    });
+    const agent = spawn(
+      process.execPath,
+      [MAIN, 'agent', '--host', 'web1', '--token-file', tokenFile, '--control', place, '--scope', 'namespace'],
+      {
+        stdio: ['ignore', 'pipe', 'pipe'],
+      },
+    );
     children.push(agent);
     let said = '';
     agent.stderr.setEncoding('utf8').on('data', (text: string) => (said += text));
@@ -81,7 +85,8 @@ describe('an agent as a process', () => {
   });
 
   it('with a wrong token, without one, or with a file that is not there says so', async () => {
-    const wrong = async (...words: string[]): Promise<string> => (await run(process.execPath, [MAIN, 'agent', '--host', 'web1', ...words])).stderr;
+    const wrong = async (...words: string[]): Promise<string> =>
+      (await run(process.execPath, [MAIN, 'agent', '--host', 'web1', ...words])).stderr;
     expect(await wrong('--control', `unix:${store}/agents.sock`)).toContain('--token-file is missing');
     expect(await wrong('--control', 'somewhere')).toContain('is no place of a device');
     expect(await wrong('--control', 'tls:localhost:1')).toContain('--tls-cert is missing');
@@ -94,13 +99,27 @@ describe('a script', () => {
     const client = await openCopy();
     const refused = await engine.line('pair resync db --json');
     expect(refused.status).toBe(11);
-    const { error } = JSON.parse(refused.stderr) as { error: { code: string; details: { findings: Array<{ key: string }>; destroys: object[] } } };
+    const { error } = JSON.parse(refused.stderr) as {
+      error: { code: string; details: { findings: Array<{ key: string }>; destroys: object[] } };
+    };
     expect(error).toMatchObject({ code: 'MOUNTED', details: { destroys: [{ volumeName: 'copy', regions: 1, bytes: 65_536 }] } });
     const key = error.details.findings[0]?.key ?? '';
     expect((await engine.line(`pair resync db --override ${key}`)).status).toBe(64);
     expect((await engine.line('pair create --no-inquiry db')).status).toBe(64);
     expect(await state()).toBe('split');
-    const went = await run(process.execPath, [MAIN, '--store', store, 'pair', 'resync', 'db', '--override', key, '--reason', 'test data', '--wait']);
+    const went = await run(process.execPath, [
+      MAIN,
+      '--store',
+      store,
+      'pair',
+      'resync',
+      'db',
+      '--override',
+      key,
+      '--reason',
+      'test data',
+      '--wait',
+    ]);
     expect(went.status).toBe(0);
     await client[Symbol.asyncDispose]();
     const audit = (await engine.json('audit')) as AuditRecord[];
@@ -122,7 +141,11 @@ describe('a script', () => {
         .split('\n')
         .map((line) => JSON.parse(line) as object);
     await eventually(() => told().length >= 2, 'the command was run');
-    expect(told().at(-1)).toMatchObject({ kind: 'warning', object: 'inquiry', data: { code: 'MOUNTED', command: 'pair resync db -> copy' } });
+    expect(told().at(-1)).toMatchObject({
+      kind: 'warning',
+      object: 'inquiry',
+      data: { code: 'MOUNTED', command: 'pair resync db -> copy' },
+    });
   });
 });
 
@@ -130,7 +153,10 @@ describe('an operator at a terminal', () => {
   /** Runs a line on a terminal of its own (util-linux's script). */
   const onTerminal = async (words: string, typed: string): Promise<string> => {
     const command = `'${process.execPath}' '${MAIN}' --store '${store}' ${words}; echo "status $?"`;
-    return (await run(needClient('script'), ['-qec', command, '/dev/null'], { input: typed, timeoutMs: 30_000 })).stdout.replaceAll('\r', '');
+    return (await run(needClient('script'), ['-qec', command, '/dev/null'], { input: typed, timeoutMs: 30_000 })).stdout.replaceAll(
+      '\r',
+      '',
+    );
   };
 
   it('sees each finding and what would be lost; "no" is the default, and it says what did not happen', async () => {
@@ -180,7 +206,12 @@ describe('an operator at a terminal', () => {
 it('the times of writes on a split secondary are known after an orderly restart; after a crash the last one is not', async () => {
   const client = await openCopy();
   await client.disconnect();
-  const plan = async () => ((await engine.json('pair resync db --plan')) as { destroys: Array<{ bytes: number; firstAtMs: number | null; lastAtMs: number | null }> }).destroys[0];
+  const plan = async () =>
+    (
+      (await engine.json('pair resync db --plan')) as {
+        destroys: Array<{ bytes: number; firstAtMs: number | null; lastAtMs: number | null }>;
+      }
+    ).destroys[0];
   const before = await plan();
   expect(before).toMatchObject({ bytes: 65_536, firstAtMs: expect.any(Number), lastAtMs: expect.any(Number) });
   await engine.end('SIGTERM');

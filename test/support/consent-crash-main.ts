@@ -10,7 +10,7 @@ import type { Store } from '../../src/store/store.ts';
 
 export type Moment = 'consented' | 'recorded' | 'clients-ended' | 'switched';
 
-const [directory = '', moment = ''] = process.argv.slice(2) as [string, Moment];
+const [directory, moment] = process.argv.slice(2) as [string, Moment];
 const die = (): never => {
   process.kill(process.pid, 'SIGKILL');
   throw new Error('unreachable');

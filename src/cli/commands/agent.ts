@@ -74,17 +74,20 @@ const logOf = (context: CommandContext): AgentLog => {
 
 const withoutStack = (facts: object): object => {
   const { err, ...rest } = facts as { readonly err?: unknown };
-  return err === undefined ? rest : { ...rest, error: err instanceof Error ? err.message : String(err) };
+  return err === undefined ? rest : { ...rest, error: err instanceof Error ? err.message : 'unknown' };
 };
 
 const runHere = async (context: CommandContext, options: AgentCommandOptions): Promise<void> => {
   const control = controlOf(options);
   const { host, tokenFile, scope } = options;
-  if (control.kind === 'unix' && tokenFile === undefined) throw usage('--token-file is missing', 'give the token that twinvol host add showed');
+  if (control.kind === 'unix' && tokenFile === undefined)
+    throw usage('--token-file is missing', 'give the token that twinvol host add showed');
   const token = tokenFile === undefined ? {} : { token: tokenOf(context, tokenFile) };
   const { runAgent, systemProbe } = await import('../../agent/agent.ts');
   const { interrupted } = context.io;
-  context.io.stdout.write(context.json ? `${JSON.stringify({ agent: host, control: options.control })}\n` : `agent of ${host}, for ${options.control}\n`);
+  context.io.stdout.write(
+    context.json ? `${JSON.stringify({ agent: host, control: options.control })}\n` : `agent of ${host}, for ${options.control}\n`,
+  );
   await runAgent({ control, host, ...token, log: logOf(context), probe: systemProbe(scope ?? 'machine') }, interrupted);
 };
 

@@ -30,7 +30,9 @@ export const splitGroup = async (context: CommandContext, name: string, options:
   const moment = momentOf(context, options);
   const result = await context.call('group.split', { name, ...moment, ...given({ plan }) });
   context.print(result, () =>
-    isPlan(result) ? planText(result, context.paint) : `group ${name}: ${result.length} pairs ${splitWord(moment, 'split at one point in time')}`,
+    isPlan(result)
+      ? planText(result, context.paint)
+      : `group ${name}: ${result.length} pairs ${splitWord(moment, 'split at one point in time')}`,
   );
 };
 

@@ -46,7 +46,10 @@ const fieldsOf = (host: HostView): Array<readonly [string, string]> => [
 ];
 
 /** Where the files of a certificate are, and what to do with them. */
-export const certificateLines = (host: string, { certificateFile, keyFile, authorityFile, expiresAtMs }: CertificateView): readonly string[] => [
+export const certificateLines = (
+  host: string,
+  { certificateFile, keyFile, authorityFile, expiresAtMs }: CertificateView,
+): readonly string[] => [
   `certificate ${certificateFile}`,
   `key         ${keyFile}`,
   `authority   ${authorityFile}`,
@@ -54,7 +57,11 @@ export const certificateLines = (host: string, { certificateFile, keyFile, autho
 ];
 
 const addHost = async (context: CommandContext, name: string, { agentTls, plan }: Plan & { agentTls?: boolean }): Promise<void> => {
-  const added = await context.call('host.add', { name, ...(agentTls === true ? { certificate: true } : {}), ...(plan === true ? { plan } : {}) });
+  const added = await context.call('host.add', {
+    name,
+    ...(agentTls === true ? { certificate: true } : {}),
+    ...(plan === true ? { plan } : {}),
+  });
   context.print(added, () => {
     if (isPlan(added)) return planText(added, context.paint);
     const lines = [
@@ -72,7 +79,8 @@ const addHost = async (context: CommandContext, name: string, { agentTls, plan }
 const removeHost = async (context: CommandContext, name: string, plan: Plan): Promise<void> => {
   const removed = await context.call('host.remove', { name, ...plan });
   if (!isPlan(removed)) {
-    for (const text of removed.mounts.flatMap(({ texts }) => texts)) context.note(`${context.paintError('yellow', 'note:')} it said last: ${text}`);
+    for (const text of removed.mounts.flatMap(({ texts }) => texts))
+      context.note(`${context.paintError('yellow', 'note:')} it said last: ${text}`);
   }
   context.print(removed, () => (isPlan(removed) ? planText(removed, context.paint) : `host ${name} removed; nobody asks it any more`));
 };
@@ -86,7 +94,12 @@ const certificateOf = (path: string): string => {
 
 export const registerHost = (program: Command, context: CommandContext): void => {
   const host = addGroup(program, 'host', 'hosts: who may use volumes, and is asked before one is overwritten');
-  withPlan(addCommand(host, 'add', 'make a host known; shows the enrolment token of its agent, once', ['host add web1', 'host add web1 --agent-tls']))
+  withPlan(
+    addCommand(host, 'add', 'make a host known; shows the enrolment token of its agent, once', [
+      'host add web1',
+      'host add web1 --agent-tls',
+    ]),
+  )
     .argument('<NAME>', "the host's name")
     .option('--agent-tls', "issue a certificate of the device's own authority, for TLS")
     .action((name: string, options: Plan & { agentTls?: boolean }) => addHost(context, name, options));

@@ -17,7 +17,9 @@ const inquiryText = (inquiry: InquiryView, context: CommandContext): string => {
   const { volume, hosts, findings, clear, tookMs } = inquiry;
   const asked = hosts.length === 0 ? 'no hosts to ask' : `asked ${hosts.join(', ')}`;
   const lines = findings.map(({ text }) => `${context.paint('yellow', 'WARNING:')} ${printable(text)}`);
-  const verdict = clear ? `nobody uses ${volume.name}` : `${findings.length} ${findings.length === 1 ? 'finding' : 'findings'} on ${volume.name}`;
+  const verdict = clear
+    ? `nobody uses ${volume.name}`
+    : `${findings.length} ${findings.length === 1 ? 'finding' : 'findings'} on ${volume.name}`;
   return [...lines, `${verdict} (${asked}, ${tookMs} ms)`].join('\n');
 };
 
@@ -50,7 +52,11 @@ const MOUNT_COLUMNS: readonly Column<MountView>[] = [
 ];
 
 export const registerMounts = (program: Command, context: CommandContext): void => {
-  addCommand(program, 'mounts', 'what the hosts said last that they use, with its age; an inquiry asks anew', ['mounts', 'mounts db-copy', 'mounts --all'])
+  addCommand(program, 'mounts', 'what the hosts said last that they use, with its age; an inquiry asks anew', [
+    'mounts',
+    'mounts db-copy',
+    'mounts --all',
+  ])
     .argument('[VOLUME]', 'name or number', volumeArgument)
     .option('--all', 'also the volumes that a host says it does not use')
     .action(async (volume: VolumeRef | undefined, { all }: { all?: boolean }) => {
@@ -107,7 +113,10 @@ const auditAfter = async (context: CommandContext, first: number): Promise<reado
 };
 
 export const registerAudit = (program: Command, context: CommandContext): void => {
-  addCommand(program, 'audit', 'the audit record: inquiries, answers, decisions, overrides, outcomes', ['audit', 'audit --since 120 --json'])
+  addCommand(program, 'audit', 'the audit record: inquiries, answers, decisions, overrides, outcomes', [
+    'audit',
+    'audit --since 120 --json',
+  ])
     .option('--since <NUMBER>', 'records after this number', numberArgument('number of a record', 0, Number.MAX_SAFE_INTEGER))
     .action(async ({ since = 0 }: { since?: number }) => {
       const records = await auditAfter(context, since);

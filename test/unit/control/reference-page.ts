@@ -121,8 +121,26 @@ export const controlReference = (): string => {
   }
   const shapes = [
     ...shapesOf('src/core/views.ts', 'all'),
-    ...shapesOf('src/core/host-views.ts', ['VolumeName', 'AgentView', 'GrantView', 'HostView', 'MountView', 'AnswerView', 'InquiryView', 'CertificateView']),
-    ...shapesOf('src/core/mount-facts.ts', ['Layer', 'ProcessRef', 'MountedFact', 'OpenFact', 'NotMountedFact', 'UnknownFact', 'HostFact', 'NoAnswerReason']),
+    ...shapesOf('src/core/host-views.ts', [
+      'VolumeName',
+      'AgentView',
+      'GrantView',
+      'HostView',
+      'MountView',
+      'AnswerView',
+      'InquiryView',
+      'CertificateView',
+    ]),
+    ...shapesOf('src/core/mount-facts.ts', [
+      'Layer',
+      'ProcessRef',
+      'MountedFact',
+      'OpenFact',
+      'NotMountedFact',
+      'UnknownFact',
+      'HostFact',
+      'NoAnswerReason',
+    ]),
     ...shapesOf('src/core/inquiry.ts', ['Finding']),
     ...shapesOf('src/core/inquiry-text.ts', ['Destruction']),
     ...shapesOf('src/core/audit.ts', 'all'),

@@ -13,7 +13,14 @@ const logged = (): { readonly log: ControlLog; readonly lines: string[] } => {
   const line = (_facts: object, text: string): void => void lines.push(text);
   return { log: { debug: line, info: line, warn: line, error: line }, lines };
 };
-const warning = (seq: number): EventView => ({ seq, atMs: 1, kind: 'warning', object: 'inquiry', id: 'pair resync db', data: { code: 'MOUNTED', text: 'a "b" \n c' } });
+const warning = (seq: number): EventView => ({
+  seq,
+  atMs: 1,
+  kind: 'warning',
+  object: 'inquiry',
+  id: 'pair resync db',
+  data: { code: 'MOUNTED', text: 'a "b" \n c' },
+});
 const eventually = async (isSo: () => boolean): Promise<void> => {
   for (const end = performance.now() + 10_000; !isSo(); ) {
     if (performance.now() > end) throw new Error('it did not come about in time');
@@ -74,7 +81,10 @@ describe('a follower of events', () => {
     const { log, lines } = logged();
     const taken: string[] = [];
     let missed = 0;
-    const engine = { events: (options: { readonly signal?: AbortSignal }) => events.subscribe({ ...options, exists: () => [{ object: 'device', id: 'x', data: {} }] }) };
+    const engine = {
+      events: (options: { readonly signal?: AbortSignal }) =>
+        events.subscribe({ ...options, exists: () => [{ object: 'device', id: 'x', data: {} }] }),
+    };
     const take = (event: EventView): void => {
       taken.push(event.id);
       if (event.id === 'bad') throw new Error('cannot take this one');

@@ -55,9 +55,21 @@ describe('the addresses of an export', () => {
 describe('what a host is asked about', () => {
   const volume = (number: number): TableOp => ({
     op: 'volume-put',
-    row: { number, name: `v${number}`, capacityBytes: MiB, attribute: 'normal', runs: [{ pv: 1, start: number, count: 1 }], isProtected: false, uuid: `u${number}`, createdAtMs: 0 },
+    row: {
+      number,
+      name: `v${number}`,
+      capacityBytes: MiB,
+      attribute: 'normal',
+      runs: [{ pv: 1, start: number, count: 1 }],
+      isProtected: false,
+      uuid: `u${number}`,
+      createdAtMs: 0,
+    },
   });
-  const host = (grants: HostRow['grants']): TableOp => ({ op: 'host-put', row: { name: 'web1', tokenSha256: '0'.repeat(64), grants, createdAtMs: 0 } });
+  const host = (grants: HostRow['grants']): TableOp => ({
+    op: 'host-put',
+    row: { name: 'web1', tokenSha256: '0'.repeat(64), grants, createdAtMs: 0 },
+  });
   const setUp = (follows: boolean) => {
     const tables = new Tables({ regionBytes: MiB });
     tables.apply([
@@ -71,7 +83,11 @@ describe('what a host is asked about', () => {
   };
 
   it('is every volume by its name and its number, or those that it was granted', () => {
-    expect(setUp(false).directory.watchOf('web1').map(({ name }) => name)).toEqual(['v1', 'v2']);
+    expect(
+      setUp(false)
+        .directory.watchOf('web1')
+        .map(({ name }) => name),
+    ).toEqual(['v1', 'v2']);
     const { directory } = setUp(true);
     expect(directory.watchOf('web1')).toEqual([{ volume: 2, name: 'v2', uris: ['nbd+unix:///v2?socket=/n', 'nbd+unix:///2?socket=/n'] }]);
     expect(directory.watchOf('nobody')).toEqual([]);

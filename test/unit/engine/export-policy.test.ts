@@ -47,7 +47,10 @@ const policyOf = (pairs: readonly PairRow[], settings: Partial<DeviceSettings> =
     volume(2, 'secondary'),
     volume(3, 'secondary'),
     ...pairs.map((row) => ({ op: 'pair-put', row }) as const),
-    { op: 'host-put', row: { name: 'web', tokenSha256: '0'.repeat(64), grants: { 1: 'ro', 2: 'rw' }, certificates: [WEB_SHA256], createdAtMs: 0 } },
+    {
+      op: 'host-put',
+      row: { name: 'web', tokenSha256: '0'.repeat(64), grants: { 1: 'ro', 2: 'rw' }, certificates: [WEB_SHA256], createdAtMs: 0 },
+    },
     { op: 'settings-put', settings: { ...SETTINGS_DEFAULT, ...settings } },
   ]);
   const book = new PairBook(tables);

@@ -82,7 +82,10 @@ describe('the audit record', () => {
     lines.splice(3, 1);
     writeFileSync(path, `${lines.join('\n')}\n`);
     const { damage, records } = scanAudit(readFileSync(path));
-    expect(damage.map(({ text }) => text)).toEqual([expect.stringMatching(/^the line at byte \d+ is damaged$/), 'record 5 follows on record 3']);
+    expect(damage.map(({ text }) => text)).toEqual([
+      expect.stringMatching(/^the line at byte \d+ is damaged$/),
+      'record 5 follows on record 3',
+    ]);
     expect(records.map(({ seq }) => seq)).toEqual([1, 3, 5, 6]);
     const report = await checkStore(store);
     expect(report.ok).toBe(false);
