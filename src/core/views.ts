@@ -113,6 +113,8 @@ export type StatusView = {
   readonly pid: number;
   readonly store: {
     readonly directory: string;
+    /** It was deleted or moved while the engine runs. */
+    readonly gone: boolean;
     readonly uuid: string;
     readonly formatVersion: number;
     readonly regionBytes: number;

@@ -51,6 +51,7 @@ import { PoolCommands } from './pool-commands.ts';
 import { ScheduledSplits } from './scheduled-splits.ts';
 import { SettingsCommands } from './settings-commands.ts';
 import { StatusReport } from './status-report.ts';
+import { StoreWatch } from './store-watch.ts';
 import { VolumeCommands } from './volume-commands.ts';
 
 type Input<K extends keyof Engine> = Engine[K] extends (input: infer I, ...rest: never[]) => unknown ? I : never;
@@ -73,6 +74,7 @@ export class DeviceEngine implements Engine {
   readonly #clients: ClientCommands;
   readonly #settings: SettingsCommands;
   readonly #report: StatusReport;
+  readonly #watch: StoreWatch;
   readonly #stop = new AbortController();
   readonly #running = new Set<Promise<unknown>>();
   #closed: Promise<void> | null = null;
@@ -98,6 +100,7 @@ export class DeviceEngine implements Engine {
     this.#clients = new ClientCommands(context);
     this.#settings = new SettingsCommands(context);
     this.#report = new StatusReport(parts);
+    this.#watch = new StoreWatch(context);
   }
 
   status(): StatusView {
@@ -281,6 +284,7 @@ export class DeviceEngine implements Engine {
     this.#log.info({ store: store.directory }, 'stopping');
     this.#stop.abort(stopping());
     policy.stop();
+    this.#watch.close();
     await this.#scheduled.close();
     await Promise.allSettled(this.#running);
     await happenings.close();

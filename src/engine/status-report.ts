@@ -23,6 +23,7 @@ export class StatusReport {
       pid: process.pid,
       store: {
         directory: store.directory,
+        gone: store.isGone,
         uuid: store.uuid,
         formatVersion: store.formatVersion,
         regionBytes: store.regionBytes,

@@ -11,6 +11,7 @@ import { FIRST_NUMBER } from '../core/row-rules.ts';
 import type { TableOp } from '../core/rows.ts';
 import type { Tables } from '../core/tables.ts';
 import { PV_COUNT_MAX } from '../core/units.ts';
+import { fileIdentity } from '../platform/file-identity.ts';
 import { acquireFileLock, type FileLock } from '../platform/file-lock.ts';
 import { type MetadataFiles, realMetadataFiles } from '../platform/metadata-files.ts';
 import { FORMATS, type Formats } from './formats.ts';
@@ -31,6 +32,21 @@ export type OpenOptions = {
   /** Journal length in bytes below which it is not compacted. Default 1 MiB. */
   readonly compactBytesMin?: number;
 };
+
+/** Null when the medium does not say. */
+const placeOf = (directory: string): string | null => {
+  try {
+    return `${fileIdentity(directory)} ${fileIdentity(superblockPath(directory))}`;
+  } catch {
+    return null;
+  }
+};
+
+const goneFault = (directory: string): TwinvolError =>
+  new TwinvolError('STORE_MISSING', `the store ${directory} was deleted or moved while the engine runs; nothing was changed`, {
+    remedy: 'move it back; if it was deleted, copy the volumes to another store over NBD before the engine ends',
+    details: { directory },
+  });
 
 const readOnlyFault = (): TwinvolError =>
   new TwinvolError('READ_ONLY', 'the store is open for reading only', { remedy: 'open it for writing' });
@@ -57,6 +73,8 @@ export class Store {
   readonly #log: MetadataLog | null;
   readonly #pvFiles: PvFiles;
   readonly #lock: FileLock;
+  /** What the directory and the superblock's file were when the store was opened. */
+  readonly #place: string | null;
   #growth: Promise<unknown> = Promise.resolve();
   #closed: Promise<void> | null = null;
 
@@ -73,6 +91,13 @@ export class Store {
     this.#log = log;
     this.#pvFiles = pvFiles;
     this.#lock = lock;
+    this.#place = placeOf(directory);
+  }
+
+  /** The directory is not where it was: deleted, moved, or another one is in its place. */
+  get isGone(): boolean {
+    const place = placeOf(this.directory);
+    return place !== null && this.#place !== null && place !== this.#place;
   }
 
   /** Regions of one physical volume. */
@@ -93,12 +118,14 @@ export class Store {
    * the calls; those that wait together share one flush. A function gets the tables with all earlier changes in
    * effect, so what it reads (free regions, the next number) cannot be taken by another change meanwhile; it must not
    * keep the tables, and may be the better choice wherever two commands may run at a time.
-   * @throws TwinvolError STORE_FULL, STORE_IO, LIMIT, ENGINE_STOPPING, INTERNAL (a change that cannot be), or whatever
-   * the function throws; nothing has changed then
+   * @throws TwinvolError STORE_FULL, STORE_IO, STORE_MISSING (deleted or moved since it was opened), LIMIT,
+   * ENGINE_STOPPING, INTERNAL (a change that cannot be), or whatever the function throws; nothing has changed then
    */
   commit(change: Change): Promise<void> {
     if (this.#closed !== null) return Promise.reject(new TwinvolError('ENGINE_STOPPING', 'the store is closing and takes no more changes'));
-    return this.#log === null ? Promise.reject(readOnlyFault()) : this.#log.commit(change);
+    if (this.#log === null) return Promise.reject(readOnlyFault());
+    // The journal is open, but what is written to it would never be found again.
+    return this.isGone ? Promise.reject(goneFault(this.directory)) : this.#log.commit(change);
   }
 
   /** Path of a physical volume's file. */

@@ -27,6 +27,7 @@ const statusFields = (status: StatusView, nowMs: number): Array<readonly [string
     ],
     ['control', status.sockets.control],
     ...status.sockets.nbd.map((uri, index) => [index === 0 ? 'nbd' : '', uri] as const),
+    ...(status.store.gone ? [['', 'DELETED OR MOVED: flushes fail; move it back, or copy the volumes elsewhere over NBD'] as const] : []),
     ['volumes', String(status.volumes)],
     ['pairs', pairs.length === 0 ? 'none' : pairs.map(([state, count]) => `${count} ${state}`).join(', ')],
     ...scheduleFields(status.scheduledSplits),

@@ -86,6 +86,7 @@ export const statusView = (change: Partial<StatusView> = {}): StatusView => ({
   pid: 4711,
   store: {
     directory: '/srv/store',
+    gone: false,
     uuid: '00000000-0000-4000-8000-000000000000',
     formatVersion: 1,
     regionBytes: MiB,
