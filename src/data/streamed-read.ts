@@ -1,5 +1,5 @@
 /**
- * A long READ, answered in pieces of 1 MiB from a buffer of the pool: the socket writes from the very buffer that the
+ * A long READ, answered in pieces of 256 KiB from a buffer of the pool: the socket writes from the very buffer that the
  * file was read into, and the next piece is read when it has left, so a client that does not read its reply costs one
  * piece and no more.
  *
@@ -21,7 +21,7 @@ import type { Connection } from './connection.ts';
 import type { Lane, LaneVolume } from './lane.ts';
 import { truthLeg } from './write-path.ts';
 
-const PIECE_BYTES: number = 1024 * 1024;
+const PIECE_BYTES: number = 256 * 1024;
 
 export class StreamedRead {
   readonly #lane: Lane;
