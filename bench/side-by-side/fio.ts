@@ -6,7 +6,7 @@ import { MiB } from '../../src/core/units.ts';
 import { runProgram, type Cpus } from './owned-process.ts';
 
 /** Time beyond the runtime that a run may take: starting, connecting, ending. */
-const GRACE_MS = 30_000;
+const GRACE_MS = 10_000;
 
 export type FioInput = {
   /** One URI for all jobs, or one for each. */

@@ -8,6 +8,8 @@ import { join } from 'node:path';
 
 const WRITE_MS_MAX = 15_000;
 const SHOWN = 6;
+/** Waiting, and the profiler's own start. */
+const NOT_WORK = new Set(['(idle)', 'dispatch']);
 const PRELOAD = join(import.meta.dirname, 'thread-profile.mjs');
 
 export type Share = { readonly name: string; readonly percent: number };
@@ -33,16 +35,14 @@ export const threadShare = (thread: string, { nodes, samples, timeDeltas }: Prof
     const name = nameOf.get(id) ?? '?';
     spent.set(name, (spent.get(name) ?? 0) + (timeDeltas[index] ?? 0));
   }
-  const total = [...spent.values()].reduce((sum, one) => sum + one, 0);
-  const idle = spent.get('(idle)') ?? 0;
-  const busy = Math.max(1, total - idle);
-  const top = [...spent]
-    .filter(([name]) => name !== '(idle)')
-    .sort(([, a], [, b]) => b - a)
-    .slice(0, SHOWN);
+  const sum = (entries: ReadonlyArray<readonly [string, number]>): number => entries.reduce((total, [, time]) => total + time, 0);
+  const working = [...spent].filter(([name]) => !NOT_WORK.has(name));
+  const busy = sum(working);
+  const total = busy + (spent.get('(idle)') ?? 0);
+  const top = working.sort(([, a], [, b]) => b - a).slice(0, SHOWN);
   return {
     thread,
-    busyPercent: total === 0 ? 0 : ((total - idle) / total) * 100,
+    busyPercent: total === 0 ? 0 : (busy / total) * 100,
     top: top.map(([name, time]) => ({ name, percent: (time / busy) * 100 })),
   };
 };

@@ -45,7 +45,7 @@ export const HELP = `npm run bench [-- OPTIONS]: twinvol and its peers on the sa
   --runs N           rounds; default 3
   --runtime D        of one measurement, such as 500ms or 2s
   --size N           MiB of the volumes in the cells; default 512
-  --copy-size N      MiB of the volumes that are copied; default 4096
+  --copy-size N      MiB of the volumes that are copied; default 2048
   --qsd-aio A        threads or io_uring, for qemu-storage-daemon; default: io_uring where it works
   --engine FILE      the command line of another build of twinvol (its dist/src/cli/main.js)
   --place DIR        where the files are; default /dev/shm
@@ -115,7 +115,7 @@ export const settingsOf = (argv: readonly string[]): Settings | 'help' => {
     peers: list(values.peers),
     qsdAio: choose('way of I/O', values['qsd-aio'], ['auto', 'threads', 'io_uring'] as const),
     volumeBytes: number('size', values.size ?? (isQuick ? '256' : '512'), 16, 65_536) * MiB,
-    copyBytes: number('size', values['copy-size'] ?? (isQuick ? '1024' : '4096'), 64, 1_048_576) * MiB,
+    copyBytes: number('size', values['copy-size'] ?? (isQuick ? '1024' : '2048'), 64, 1_048_576) * MiB,
     main: values.engine,
     place: values.place,
     profile: values.profile,

@@ -4,7 +4,7 @@
  */
 import { type Cell, valueOf } from './cells.ts';
 import { EngineProcess } from './engine-process.ts';
-import { type FioInput, runFio } from './fio.ts';
+import { type FioInput, type FioResult, runFio } from './fio.ts';
 import { medianOf, short, times } from './numbers.ts';
 import { type PeerName, type PeerServer, PAIR_PEERS, SINGLE_PEERS, startPair, startSingle } from './peers.ts';
 import { profiled, profileEnvironment, type ThreadShare } from './profile.ts';
@@ -18,6 +18,9 @@ export const OURS_PAIR = 'twinvol pair';
 /** At this depth and beyond a pair has to be so many times as fast as the better peer. */
 const DEEP = 16;
 const DEEP_FACTOR = 3;
+
+/** Long beside the starting of fio and of the profiler. */
+const PROFILE_MS = 2000;
 
 type Target = { readonly name: string; readonly uri: string };
 export type CellSamples = { readonly cell: Cell; readonly samples: Readonly<Record<string, readonly number[]>> };
@@ -50,6 +53,21 @@ const inputOf = ({ rw, blockBytes, depth, jobs }: Cell, settings: Settings, pinn
   cpus: cpusOf(pinning, CLIENT_CPUS),
 });
 
+/** A peer that fails twice goes without this sample; twinvol must not fail. */
+const measureOnce = async (input: FioInput, name: string, say: (text: string) => void): Promise<FioResult | null> => {
+  try {
+    return await runFio(input);
+  } catch (error) {
+    if (name === OURS_SINGLE || name === OURS_PAIR) throw error;
+  }
+  try {
+    return await runFio(input);
+  } catch (error) {
+    say(`${name} failed twice, without this sample: ${(error as Error).message.split('\n')[0]}`);
+    return null;
+  }
+};
+
 const measureCells = async (
   settings: Settings,
   pinning: Pinning,
@@ -63,8 +81,8 @@ const measureCells = async (
       for (let turn = 0; turn < targets.length; turn += 1) {
         const target = targets[(turn + round) % targets.length];
         if (target === undefined) continue;
-        const result = await runFio({ uris: [target.uri], ...inputOf(cell, settings, pinning) });
-        samples[target.name]?.push(valueOf(cell, result));
+        const result = await measureOnce({ uris: [target.uri], ...inputOf(cell, settings, pinning) }, target.name, say);
+        if (result !== null) samples[target.name]?.push(valueOf(cell, result));
       }
     }
     say(`${cell.name}: ${targets.map(({ name }) => `${name} ${short(medianOf(samples[name] ?? []))}`).join(', ')} ${cell.unit}`);
@@ -88,7 +106,7 @@ const profileCells = async (settings: Settings, pinning: Pinning, directory: str
   const found: CellProfile[] = [];
   for (const volume of ['one', 'primary']) {
     for (const cell of settings.cells) {
-      const input = { uris: [engine.uri(volume)], ...inputOf(cell, settings, pinning) };
+      const input = { uris: [engine.uri(volume)], ...inputOf(cell, settings, pinning), runtimeMs: PROFILE_MS };
       const share = await profiled(directory, `${pinning}-${volume}-${cell.id}`, () => runFio(input));
       if (share !== null) found.push({ name: `${volume === 'one' ? 'one leg' : 'pair'}, ${cell.name}, ${pinning}`, share });
     }

@@ -55,9 +55,15 @@ describe('what others print', () => {
   it('is read out of a CPU profile: shares of the busy time, the largest first', () => {
     const frame = (id: number, functionName: string, url = '') => ({ id, callFrame: { functionName, url } });
     const profile = {
-      nodes: [frame(1, '(idle)'), frame(2, 'writeBuffer'), frame(3, 'execute', 'file:///x/executor.js'), frame(4, '')],
-      samples: [1, 2, 2, 3, 4],
-      timeDeltas: [500, 200, 100, 150, 50],
+      nodes: [
+        frame(1, '(idle)'),
+        frame(2, 'writeBuffer'),
+        frame(3, 'execute', 'file:///x/executor.js'),
+        frame(4, ''),
+        frame(5, 'dispatch'),
+      ],
+      samples: [5, 1, 2, 2, 3, 4],
+      timeDeltas: [900, 500, 200, 100, 150, 50],
     };
     expect(threadShare('thread-1', profile)).toEqual({
       thread: 'thread-1',
