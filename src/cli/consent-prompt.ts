@@ -7,6 +7,7 @@
  */
 import { TwinvolError } from '../core/faults.ts';
 import { type Destruction, printable, warningLines } from '../core/inquiry-text.ts';
+import { formatSize } from '../core/units.ts';
 import type { Consent } from '../engine/api.ts';
 import type { CommandContext } from './command-context.ts';
 import { given } from './given.ts';
@@ -22,10 +23,21 @@ const recordsIn = (value: unknown): ReadonlyArray<Readonly<Record<string, unknow
 /** What an error of the inquiry found and what would be destroyed, a line each, safe for a terminal; none for other errors. */
 export const warningsOf = (error: TwinvolError): readonly string[] => {
   const findings = recordsIn(error.details['findings']).map((finding) => ({ text: printable(String(finding['text'] ?? finding['key'])) }));
-  const destroys = recordsIn(error.details['destroys']).filter(
-    ({ bytes, volumeName }) => typeof bytes === 'number' && typeof volumeName === 'string',
-  );
-  return warningLines(findings, destroys as unknown as readonly Destruction[]).map(printable);
+  return warningLines(findings, destructionsOf(error)).map(printable);
+};
+
+const destructionsOf = (error: TwinvolError): readonly Destruction[] => {
+  const isOne = ({ bytes, volumeName }: Readonly<Record<string, unknown>>): boolean =>
+    typeof bytes === 'number' && typeof volumeName === 'string';
+  return recordsIn(error.details['destroys']).filter(isOne) as unknown as readonly Destruction[];
+};
+
+/** `resync db -> db-copy anyway?` with what that destroys: `resync db -> db-copy anyway, destroying 2 MiB on db-copy?` */
+const withConsequence = (question: string, error: TwinvolError): string => {
+  const lost = destructionsOf(error).filter(({ bytes }) => bytes > 0);
+  if (lost.length === 0) return question;
+  const amount = formatSize(lost.reduce((sum, { bytes }) => sum + bytes, 0));
+  return question.replace(/\?$/, `, destroying ${amount} on ${lost.map(({ volumeName }) => printable(volumeName)).join(', ')}?`);
 };
 
 const tokenOf = (error: TwinvolError): string | null => {
@@ -73,7 +85,7 @@ const isConfirmed = async (context: CommandContext, error: TwinvolError, questio
   const lines = warningsOf(error);
   for (const line of [...intro, ...(lines.length > 0 ? lines : [printable(error.message)])])
     context.note(`${paint('yellow', 'WARNING:')} ${line}`);
-  return isYes(await context.io.ask(`${question} [y/N] `));
+  return isYes(await context.io.ask(`${withConsequence(question, error)} [y/N] `));
 };
 
 export const isYes = (answer: string | null): boolean => /^y(es)?$/i.test(answer?.trim() ?? '');

@@ -164,7 +164,7 @@ describe('an operator at a terminal', () => {
     const said = await onTerminal('pair resync db copy', '\n');
     expect(said).toMatch(/WARNING:.* NBD connection \d+ \(unix\) to copy is open/);
     expect(said).toMatch(/going on destroys what was written on copy since the split: 64 KiB in 1 region, first at \d{4}-/);
-    expect(said).toContain('resync pair db -> copy anyway? [y/N]');
+    expect(said).toContain('resync pair db -> copy anyway, destroying 64 KiB on copy? [y/N]');
     expect(said).toContain('pair db -> copy was not resynced');
     expect(said).toContain('status 11');
     expect(await state()).toBe('split');

@@ -41,7 +41,7 @@ describe('consent', () => {
     expect({ exit, out, asked }).toEqual({
       exit: 0,
       out: 'pair db -> db-copy resyncs, now duplex-pending\n',
-      asked: ['resync the pair of db anyway? [y/N] '],
+      asked: ['resync the pair of db anyway, destroying 3 MiB on db-copy? [y/N] '],
     });
     expect(err).toBe(`WARNING: web1 has db-copy mounted at /mnt\nWARNING: ${LOSS}\n`);
     expect(consents).toEqual([undefined, { token: 'token-0', by: 'op' }]);
