@@ -69,9 +69,14 @@ const acquireByFlock = (path: string, native: FsExt): FileLock => {
       release: () => {
         if (released) return;
         released = true;
-        claimed?.release();
-        ftruncateSync(fd);
-        closeSync(fd);
+        try {
+          claimed?.release();
+          ftruncateSync(fd);
+        } catch {
+          // A medium that turned read-only or failed keeps both names. With the flock free, the next owner takes no notice.
+        } finally {
+          closeSync(fd);
+        }
       },
     };
   } catch (error) {
