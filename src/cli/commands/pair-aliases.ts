@@ -32,9 +32,16 @@ const wordOf = (pair: PairView): Word => WORDS[pair.state];
 
 const one = (words: AliasWords, flag: string): string | undefined => words.flags.get(flag)?.at(-1);
 
-/** The pair that `-d` or the operands name. */
+/** The pair that `-d` or the operands name. @throws TwinvolError `USAGE` when they name more than one */
 const namedPair = (words: AliasWords): PairRef | null => {
-  const [primary, secondary] = words.operands.length > 0 ? words.operands : (one(words, '-d')?.split(':') ?? []);
+  const named = words.flags.get('-d') ?? [];
+  const [primary, secondary, ...more] = words.operands.length > 0 ? words.operands : (named[0]?.split(':') ?? []);
+  if (more.length > 0 || named.length > 1 || (named.length > 0 && words.operands.length > 0)) {
+    const given = [...named.map((value) => `-d ${value}`), ...words.operands].join(' ');
+    throw new TwinvolError('USAGE', `"${given}" is more than one pair`, {
+      remedy: 'name one pair, with -d PRIMARY:SECONDARY or as PRIMARY SECONDARY',
+    });
+  }
   if (primary === undefined || primary === '') return null;
   return { primary: volumeArgument(primary), ...(secondary === undefined ? {} : { secondary: volumeArgument(secondary) }) };
 };
@@ -43,7 +50,9 @@ const namedPair = (words: AliasWords): PairRef | null => {
 const namedGroup = async (context: CommandContext, words: AliasWords): Promise<string | undefined> => {
   const name = one(words, '-g');
   if (name === undefined || (await context.call('group.list', {})).some((group) => group.name === name)) return name;
-  throw new TwinvolError('GROUP_NOT_FOUND', `there is no group ${name}; nothing was changed`, { remedy: `make it with twinvol group create ${name}` });
+  throw new TwinvolError('GROUP_NOT_FOUND', `there is no group ${name}; nothing was changed`, {
+    remedy: `make it with twinvol group create ${name}`,
+  });
 };
 
 /** The pairs that `-g` and `-d` mean; an error when they mean none. */

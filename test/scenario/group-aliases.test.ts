@@ -1,0 +1,120 @@
+/**
+ * The paircreate family on a real device, as scripts use it: each flag of `src/cli/ALIASES.md`, and the exit statuses that
+ * scripts branch on.
+ */
+import { expect, it } from 'vitest';
+import { ALIAS_TABLE } from '../../src/cli/alias-flags.ts';
+import { MiB } from '../../src/core/units.ts';
+import { openDevice } from '../../src/index.ts';
+import { temporaryDirectory } from '../support/temporary.ts';
+import { type Ran, runLine } from '../unit/cli/command-line.ts';
+
+it('the family works as its page says, with its exit statuses', async () => {
+  await using temporary = await temporaryDirectory();
+  const store = temporary.path('store');
+  await using device = await openDevice({ store, create: true, control: true, pvSize: '256M', lanes: 1 });
+  const used = new Set<string>();
+  const line = (words: string): Promise<Ran> => {
+    const [name, ...rest] = words.split(' ');
+    for (const word of rest) if (word.startsWith('-')) used.add(`${name} ${word}`);
+    return runLine(words, {}, store);
+  };
+  const exit = async (words: string): Promise<number> => (await line(words)).exit;
+  const text = async (words: string): Promise<string> => {
+    const ran = await line(words);
+    // How far a copy is goes to stderr.
+    expect({ words, exit: ran.exit, err: ran.exit === 0 ? '' : ran.err }).toEqual({ words, exit: 0, err: '' });
+    return ran.out;
+  };
+  for (const name of ['db', 'web']) {
+    await device.createVolume(name, 8 * MiB);
+    await device.createVolume(`${name}-copy`, 8 * MiB, { attribute: 'secondary' });
+  }
+
+  expect(await exit('pairvolchk -d db')).toBe(1);
+  expect(await exit('pairvolchk -d db -ss')).toBe(11);
+  expect(await exit('pairevtwait -d db -nowait')).toBe(1);
+  expect(await exit('paircreate -g nightly -d db:db-copy -vl')).toBe(10);
+  expect(device.pairs()).toEqual([]);
+  expect((await runLine('group create nightly', {}, store)).exit).toBe(0);
+
+  expect(await text('paircreate -g nightly -d db:db-copy -vl -c 15 -f never')).toBe('db -> db-copy COPY\n');
+  expect(await text('pairevtwait -g nightly -s pair -t 60 5')).toBe('PAIR\n');
+  expect(await text('paircreate -d web -f data -split')).toBe('web -> web-copy PSUS\n');
+  expect(device.pairs().map((pair) => pair.status())).toMatchObject([
+    { group: 'nightly', pace: 15, fence: 'never', state: 'duplex' },
+    { group: null, pace: 8, fence: 'data', state: 'split' },
+  ]);
+  expect(await exit('pairvolchk -d db -ss -l')).toBe(23);
+  expect(await exit('pairvolchk -d db-copy')).toBe(3);
+  expect(await exit('pairvolchk -d db-copy -ss')).toBe(33);
+  expect(await exit('pairvolchk -d web -ss')).toBe(24);
+  expect(await exit('pairvolchk -d web-copy -ss')).toBe(34);
+  expect(await exit('pairvolchk -g nightly -ss')).toBe(23);
+  expect(await exit('pairevtwait -d web -nowait -l')).toBe(4);
+  expect(await exit('pairevtwait -d db -s psus -t 0')).toBe(233);
+  expect((await text('pairdisplay -g nightly -fc -CLI')).split('\n')).toEqual([
+    'Group    PairVol  LDEV#  P/S    Status  Fence    %  P-LDEV#',
+    'nightly  db           1  P-VOL  PAIR    NEVER  100        2',
+    'nightly  db-copy      2  S-VOL  PAIR    NEVER  100        1',
+    '',
+  ]);
+  expect(await text('pairdisplay -d web -l')).toMatch(/web +3 +P-VOL +PSUS +DATA.*\n.*web-copy +4 +S-VOL +SSUS/);
+
+  expect(await text('pairsplit -g nightly -rw -l')).toContain('1 pairs split at one point in time');
+  expect(await exit('pairsplit -d db')).toBe(10);
+  expect(await exit('pairvolchk -g nightly')).toBe(2);
+  {
+    await using client = await device.volume('db-copy').connect();
+    await client.write(0, Buffer.alloc(4096, 1));
+    const refused = await line('pairresync -g nightly');
+    expect(refused).toMatchObject({ exit: 11, err: expect.stringContaining('[MOUNTED]') });
+    const { id } = (await device.engine.clientList())[0] ?? { id: 0 };
+    expect(await exit(`pairresync -d db --override client:${id}`)).toBe(64);
+    expect(await exit(`pairresync -d db:db-copy -c 15 -l --override client:${id} --reason test`)).toBe(0);
+  }
+  expect(await exit('pairevtwait db db-copy -s pair -t 60')).toBe(0);
+  expect(await text('pairsplit db db-copy')).toBe('db -> db-copy PSUS\n');
+  expect(await text('pairresync -d db -restore')).toBe('db -> db-copy COPY\n');
+  expect(await exit('pairevtwait -d db -s pair -t 60')).toBe(0);
+
+  // An error on a leg: suspended.
+  await device.engine.faultAdd({ volume: 'db-copy', error: 'write', errno: 'EIO' });
+  await using writer = await device.volume('db').connect();
+  await writer.write(0, Buffer.alloc(4096, 2));
+  expect(await exit('pairevtwait -d db -s psue -t 60')).toBe(0);
+  expect(await exit('pairvolchk -d db -ss')).toBe(25);
+  expect(await exit('pairvolchk -d db-copy -ss')).toBe(35);
+  expect(await exit('pairevtwait -d db -nowait')).toBe(5);
+
+  expect(await text('pairsplit -g nightly -S')).toBe('db -> db-copy SMPL\n');
+  expect(await text('pairsplit -d web:web-copy -S')).toBe('web -> web-copy SMPL\n');
+  expect(await exit('pairevtwait -d db:db-copy -s smpl -t 5')).toBe(0);
+  expect(await text('pairdisplay')).toBe('no pairs\n');
+  expect(await exit('pairvolchk -g nightly')).toBe(1);
+  expect(await exit('pairsplit -d db')).toBe(10);
+
+  // What this device does not do is refused by name; what nobody knows is a usage error.
+  for (const words of ['paircreate -d db -vr', 'pairsplit -d db -r', 'pairsplit -d db -E']) {
+    expect(await line(words)).toMatchObject({ exit: 10, err: expect.stringContaining('[NOT_SUPPORTED]') });
+  }
+  for (const words of [
+    'paircreate -d db -f async',
+    'paircreate -d db -c 16',
+    'pairsplit',
+    'pairevtwait -d db -s nothing -t 1',
+    'pairresync -d',
+    'pairdisplay -x',
+    'pairsplit -d db web',
+    'pairsplit a b c',
+    'pairsplit -d a:b:c',
+    'pairsplit -d a -d b',
+  ]) {
+    expect(await line(words)).toMatchObject({ exit: 64, err: expect.stringContaining('[USAGE]') });
+  }
+
+  // Every flag of the page was used above (or stands for nothing, or is the consent that all destroying ones share).
+  const shared = ['--override', '--reason', '-l'];
+  const documented = ALIAS_TABLE.flatMap(({ name, flags }) => flags.map(({ flag }) => `${name} ${flag}`));
+  expect(documented.filter((flag) => !used.has(flag) && !shared.includes(flag.split(' ')[1] ?? ''))).toEqual([]);
+});
