@@ -53,6 +53,7 @@ export class LoopFileSystem {
 
   static async make(options: LoopOptions): Promise<LoopFileSystem> {
     const { directory, bytes, type, makeOptions = [], image = join(directory, 'image'), mountPoint = join(directory, 'mnt') } = options;
+    await mkdir(directory, { recursive: true });
     await mkdir(mountPoint, { recursive: true });
     const file = await open(image, 'w');
     await file.truncate(bytes);
