@@ -151,6 +151,8 @@ export interface DataPlane {
    * @returns bytes that were added from intents
    */
   pairAttach(spec: PairSpec, options: { readonly fresh: boolean }): Promise<{ readonly recoveredBytes: number; readonly dirtyBytes: number }>;
+  /** What was found wrong with bitmap and intent files of pairs that were attached: a line for each file. */
+  fileDamage(): readonly string[];
   /** All switches at one point in time: no write is inside, none is lost. False if an `onlyIfClean` did not hold. */
   pairsSwitch(switches: readonly PairSwitch[]): Promise<{ readonly switched: boolean; readonly pauseMs: number }>;
   /** `isFenced`: host writes fail until the next switch (fence `data`, after the secondary failed). */

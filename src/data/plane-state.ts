@@ -32,6 +32,8 @@ export type IntentState = { readonly buffer: SharedArrayBuffer; readonly block: 
 
 export class VolumeState {
   spec: VolumeSpec;
+  /** What was wrong with its intents' file, for the log. */
+  damage: readonly string[] = [];
   intents: IntentState | null = null;
   /**
    * False from the reading of marks until the first switch of one of the volume's pairs: until then pairs may still be
@@ -59,6 +61,7 @@ export class VolumeState {
       return null;
     }
     const { file, load } = BitmapFile.open(path, header, block.disk);
+    this.damage = damageText({ file, load });
     this.mayDropMarks = false;
     Atomics.store(block.words, VOLUME.MARKED, countSet(block.disk));
     this.intents = { buffer, block, file };
@@ -126,12 +129,20 @@ const faultCounters = (rule: FaultRule): SharedArrayBuffer => {
   return counters;
 };
 
+const damageText = ({ file, load }: { readonly file: BitmapFile; readonly load: BitmapLoad }): readonly string[] => {
+  if (load.missing) return [`${file.path} was missing or is no bitmap of its pair or volume; everything in it counts as dirty`];
+  if (load.damagedPages === 0) return [];
+  return [`${file.path}: ${load.damagedPages} of ${pagesOf(file.header.bits)} pages are damaged; what they stand for counts as dirty`];
+};
+
 export class PairState {
   readonly spec: PairSpec;
   readonly block: PairBlock;
   readonly capacityBytes: number;
   readonly primaryFile: BitmapFile;
   readonly secondaryFile: BitmapFile;
+  /** What was wrong with its files, for the log. */
+  readonly damage: readonly string[] = [];
   readonly #buffer: SharedArrayBuffer;
   readonly rate = new RateWindow();
   /** Bytes that were dirty when the copy started: what percent is counted against. */
@@ -154,8 +165,11 @@ export class PairState {
       this.primaryFile = BitmapFile.create(primaryPath, header, this.block.primary);
       this.secondaryFile = BitmapFile.create(secondaryPath, header, this.block.secondary);
     } else {
-      this.primaryFile = BitmapFile.open(primaryPath, header, this.block.primary).file;
-      this.secondaryFile = BitmapFile.open(secondaryPath, header, this.block.secondary).file;
+      const primarySide = BitmapFile.open(primaryPath, header, this.block.primary);
+      const secondarySide = BitmapFile.open(secondaryPath, header, this.block.secondary);
+      this.primaryFile = primarySide.file;
+      this.secondaryFile = secondarySide.file;
+      this.damage = [...damageText(primarySide), ...damageText(secondarySide)];
     }
   }
 

@@ -55,6 +55,7 @@ class Plane extends EventEmitter<PlaneEvents> implements DataPlane {
   readonly #device = deviceBlock();
   readonly #gate = new WriteGate(this.#device, SLOT_MAIN);
   readonly #failures = new SyncFailures(this.#device);
+  readonly #damage = new Set<string>();
   readonly #workers: WorkerSet;
   readonly #roster = new Roster();
   readonly #held = new Map<number, Array<() => void>>();
@@ -187,6 +188,10 @@ class Plane extends EventEmitter<PlaneEvents> implements DataPlane {
     }
   }
 
+  fileDamage(): readonly string[] {
+    return [...this.#damage];
+  }
+
   mediumFailed(pvs: readonly number[]): void {
     for (const pv of pvs) this.#failures.count(pv);
   }
@@ -212,6 +217,7 @@ class Plane extends EventEmitter<PlaneEvents> implements DataPlane {
       recovered = pair.addIntents(primary.intents, 'primary') + pair.addIntents(secondary.intents, 'secondary');
       if (recovered > 0) pair.persist();
       pair.recoverSecondaryTimes(spec.secondaryWritten);
+      for (const text of [...primary.damage, ...secondary.damage, ...pair.damage]) this.#damage.add(text);
     }
     this.#roster.addPair(pair);
     await this.#tellPair(pair, primary, secondary);

@@ -53,7 +53,7 @@ const writtenBefore = ({ secondaryWritten }: PairRow, wasClean: boolean): Pick<P
 
 /** @returns bytes that have to be copied because the last run did not end in order */
 export const recoverDevice = async (context: DeviceContext, shell: PairShell): Promise<number> => {
-  const { store, plane, regions, log } = context;
+  const { store, plane, regions, log, events } = context;
   const volumes = store.tables.volumes();
   await inBatches(volumes, (row) => plane.volumeAttach(volumeSpec(row)));
   let recoveryBytes = 0;
@@ -65,6 +65,10 @@ export const recoverDevice = async (context: DeviceContext, shell: PairShell): P
     found.push({ row, dirtyBytes });
   };
   await inBatches(store.tables.pairs(), attach);
+  for (const text of plane.fileDamage()) {
+    log.warn(text);
+    events.append('warning', 'device', 'bitmaps', { text });
+  }
   // All pairs are known before the first copy runs: a restore marks the bits of the primary's other pairs.
   await inBatches(found, async ({ row, dirtyBytes }) => {
     await shell.happening(row.id, { event: 'recovered', dirtyBytes });

@@ -133,6 +133,9 @@ export class ScriptedPlane extends EventEmitter<PlaneEvents> implements DataPlan
   }
   async setDurability(): Promise<void> {}
   mediumFailed(): void {}
+  fileDamage(): readonly string[] {
+    return [];
+  }
   async drain(): Promise<void> {}
   async close(): Promise<void> {}
 }
