@@ -21,7 +21,7 @@ export const parseDuration = (text: string): number => {
   return ms;
 };
 
-const MOMENT = /^(?:(\d{4})-(\d{1,2})-(\d{1,2})(?:[T ]|$))?(?:(\d{1,2}):(\d{2})(?::(\d{2}))?)?(Z|[+-]\d{2}:\d{2})?$/i;
+const MOMENT = /^(?:(\d{4})-(\d{1,2})-(\d{1,2})(?:[T ](?=\d)|$))?(?:(\d{1,2}):(\d{2})(?::(\d{2}))?)?(Z|[+-]\d{2}:\d{2})?$/i;
 
 /**
  * `2025-03-01 02:00`, `02:00` (the next time that it is), both in local time; `2025-03-01T02:00:00Z` or with `+01:00`;
