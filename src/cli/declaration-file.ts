@@ -67,7 +67,7 @@ const lineOf = (document: Document, lines: LineCounter, pointer: string): number
     .map((key) => (/^\d+$/.test(key) ? Number(key) : key));
   for (; path.length > 0; path.pop()) {
     const node = document.getIn(path, true);
-    if (isNode(node) && node.range != null) return lines.linePos(node.range[0]).line;
+    if (isNode(node) && node.range !== null && node.range !== undefined) return lines.linePos(node.range[0]).line;
   }
   return null;
 };

@@ -20,7 +20,12 @@ export const waitForState = async (
 };
 
 /** Waits for a call that is under way, and shows meanwhile how far the pair is. @throws what the call throws */
-export const showingProgress = async <T>(context: CommandContext, pair: PairRef, progress: CopyProgress, waiting: Promise<T>): Promise<T> => {
+export const showingProgress = async <T>(
+  context: CommandContext,
+  pair: PairRef,
+  progress: CopyProgress,
+  waiting: Promise<T>,
+): Promise<T> => {
   let isOver = false;
   const over = waiting.then(
     () => undefined,

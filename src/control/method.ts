@@ -75,7 +75,9 @@ export const atMs = z
   .int()
   .min(0)
   .nullable()
-  .describe('a moment ahead, in milliseconds since 1970, at which the split is to happen; null takes a scheduled split back; left out: now');
+  .describe(
+    'a moment ahead, in milliseconds since 1970, at which the split is to happen; null takes a scheduled split back; left out: now',
+  );
 
 export const pairRef = {
   primary: volumeRef,

@@ -108,7 +108,9 @@ export class Clients {
   /** Ends connections with the shutdown error. @returns how many, when they are gone */
   async end(which: { readonly client?: number; readonly volume?: number }): Promise<number> {
     const counts = await Promise.all(
-      this.#workers.lanes.map((lane) => lane.ask<number>((id) => ({ type: 'end', id, client: which.client ?? null, volume: which.volume ?? null }))),
+      this.#workers.lanes.map((lane) =>
+        lane.ask<number>((id) => ({ type: 'end', id, client: which.client ?? null, volume: which.volume ?? null })),
+      ),
     );
     return counts.reduce((sum, count) => sum + (count ?? 0), 0);
   }

@@ -336,7 +336,8 @@ export class Connection {
     this.deferredBytes -= heldBytes;
     if (isWrite) this.deferredWrites -= 1;
     if (this.isLeaving) this.endWhenAnswered();
-    else if (this.stopped === 'deferred' && this.deferred < DEFERRED_MAX / 2 && this.deferredBytes < DEFERRED_BYTES_MAX) this.proceed('deferred');
+    else if (this.stopped === 'deferred' && this.deferred < DEFERRED_MAX / 2 && this.deferredBytes < DEFERRED_BYTES_MAX)
+      this.proceed('deferred');
   }
 
   /** Nothing more is executed; what is under way is answered, then the connection ends. */

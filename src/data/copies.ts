@@ -167,7 +167,10 @@ export class Copies {
     for (const { pair, send } of this.#running.values()) if (pair.spec.primary === volume || pair.spec.secondary === volume) send(message);
   }
 
-  async verify(pair: PairState, options: { readonly repair: boolean; readonly signal?: AbortSignal }): Promise<Omit<VerifyReport, 'repaired'>> {
+  async verify(
+    pair: PairState,
+    options: { readonly repair: boolean; readonly signal?: AbortSignal },
+  ): Promise<Omit<VerifyReport, 'repaired'>> {
     const startedMs = performance.now();
     const control = new Int32Array(new SharedArrayBuffer(12));
     let cancel = (): void => {};
@@ -188,19 +191,39 @@ export class Copies {
     const work = task.then(async (result) => {
       // What it found is no host's write and has no mark: it is written at once.
       const isFound = result !== null && options.repair && result.differingBytes > 0;
-      if (isFound) await pair.persistLive(() => {}, () => this.#place.flush(pair.spec.primary));
+      if (isFound)
+        await pair.persistLive(
+          () => {},
+          () => this.#place.flush(pair.spec.primary),
+        );
       return result;
     });
-    const verifying: Verifying = { pair, stop, control, rate: new RateWindow(), ended: work.then(() => undefined, () => undefined) };
+    const verifying: Verifying = {
+      pair,
+      stop,
+      control,
+      rate: new RateWindow(),
+      ended: work.then(
+        () => undefined,
+        () => undefined,
+      ),
+    };
     this.#verifying.add(verifying);
     options.signal?.addEventListener('abort', stop);
     if (options.signal?.aborted === true) stop();
     try {
       const result = await work.catch((error: unknown) => {
-        throw new TwinvolError('INTERNAL', `the verify's worker died: ${error instanceof Error ? error.message : String(error)}`, { remedy: 'start it again', cause: error });
+        throw new TwinvolError('INTERNAL', `the verify's worker died: ${error instanceof Error ? error.message : String(error)}`, {
+          remedy: 'start it again',
+          cause: error,
+        });
       });
-      if (result?.end === 'failed') throw new TwinvolError('STORE_IO', `verify could not read a leg: ${result.code}`, { details: { checkedBytes: result.checkedBytes } });
-      if (result === null || result.end === 'stopped') throw new TwinvolError('TIMEOUT', `verify was stopped after ${result?.checkedBytes ?? 0} bytes`, { remedy: 'start it again' });
+      if (result?.end === 'failed')
+        throw new TwinvolError('STORE_IO', `verify could not read a leg: ${result.code}`, {
+          details: { checkedBytes: result.checkedBytes },
+        });
+      if (result === null || result.end === 'stopped')
+        throw new TwinvolError('TIMEOUT', `verify was stopped after ${result?.checkedBytes ?? 0} bytes`, { remedy: 'start it again' });
       const { checkedBytes, differingBytes, differing } = result;
       return { checkedBytes, differingBytes, differing, durationMs: performance.now() - startedMs };
     } finally {

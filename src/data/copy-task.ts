@@ -65,7 +65,11 @@ export class CopyTask {
   #persistedMs = 0;
   #failure: Extract<CopyResult, { end: 'failed' }> | null = null;
 
-  constructor(pair: WorkerPair, file: BitmapFile, place: { device: Int32Array; slot: number; path: WritePath; survivesPowerLoss: () => boolean }) {
+  constructor(
+    pair: WorkerPair,
+    file: BitmapFile,
+    place: { device: Int32Array; slot: number; path: WritePath; survivesPowerLoss: () => boolean },
+  ) {
     this.#pair = pair;
     this.#file = file;
     this.#path = place.path;

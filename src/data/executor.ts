@@ -7,10 +7,27 @@
  */
 import { nbdErrnoOf } from '../core/faults.ts';
 import {
-  NBD_CMD_CACHE, NBD_CMD_FLAG_FAST_ZERO, NBD_CMD_FLAG_FUA, NBD_CMD_FLAG_NO_HOLE, NBD_CMD_FLUSH, NBD_CMD_READ, NBD_CMD_TRIM,
-  NBD_CMD_WRITE, NBD_CMD_WRITE_ZEROES, NBD_ENOTSUP, NBD_ESHUTDOWN,
+  NBD_CMD_CACHE,
+  NBD_CMD_FLAG_FAST_ZERO,
+  NBD_CMD_FLAG_FUA,
+  NBD_CMD_FLAG_NO_HOLE,
+  NBD_CMD_FLUSH,
+  NBD_CMD_READ,
+  NBD_CMD_TRIM,
+  NBD_CMD_WRITE,
+  NBD_CMD_WRITE_ZEROES,
+  NBD_ENOTSUP,
+  NBD_ESHUTDOWN,
 } from '../wire/nbd-constants.ts';
-import { ERROR_REPLY_BYTES_MAX, type NbdRequest, readHeaderBytes, validateRequest, writeDone, writeError, writeReadHeader } from '../wire/nbd-transmission.ts';
+import {
+  ERROR_REPLY_BYTES_MAX,
+  type NbdRequest,
+  readHeaderBytes,
+  validateRequest,
+  writeDone,
+  writeError,
+  writeReadHeader,
+} from '../wire/nbd-transmission.ts';
 import { replyBlockStatus, STATUS_BYTES_MAX } from './block-status.ts';
 import type { Connection, Session } from './connection.ts';
 import { faultLatencyMs, type FaultOperation } from './fault-rules.ts';
@@ -62,7 +79,12 @@ export class Executor {
       case NBD_CMD_WRITE_ZEROES:
         return this.#zero(connection, session, request);
       case NBD_CMD_CACHE:
-        truthLeg(volume).read(outbox.buffer, outbox.at, request.offset, Math.min(request.length, CACHE_BYTES_MAX, outbox.buffer.length - outbox.at));
+        truthLeg(volume).read(
+          outbox.buffer,
+          outbox.at,
+          request.offset,
+          Math.min(request.length, CACHE_BYTES_MAX, outbox.buffer.length - outbox.at),
+        );
         this.#reply(session, request, '');
         return true;
       default:

@@ -26,7 +26,8 @@ const chance = (seed: number, position: number): number => {
 };
 
 const matches = (rule: FaultRule, operation: FaultOperation, offset: number, length: number): boolean =>
-  (rule.error === 'any' || rule.error === operation) && (operation === 'flush' || (offset < rule.offset + rule.length && offset + length > rule.offset));
+  (rule.error === 'any' || rule.error === operation) &&
+  (operation === 'flush' || (offset < rule.offset + rule.length && offset + length > rule.offset));
 
 export const countersOf = (counters: Int32Array): FaultCounters => {
   const left = Atomics.load(counters, 2);

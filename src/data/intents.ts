@@ -26,7 +26,8 @@ export const lockWord = (words: Int32Array, index: number, slot: number): void =
   }
 };
 
-export const tryLockWord = (words: Int32Array, index: number, slot: number): boolean => Atomics.compareExchange(words, index, 0, slot + 1) === 0;
+export const tryLockWord = (words: Int32Array, index: number, slot: number): boolean =>
+  Atomics.compareExchange(words, index, 0, slot + 1) === 0;
 
 export const unlockWord = (words: Int32Array, index: number): void => {
   Atomics.store(words, index, 0);

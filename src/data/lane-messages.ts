@@ -51,7 +51,11 @@ export type ToLane =
   | { readonly type: 'listen'; readonly id: number; readonly unixPath: string | null; readonly host: string | null; readonly port: number }
   | { readonly type: 'tls'; readonly tls: TlsMaterial | null }
   | { readonly type: 'found'; readonly ask: number; readonly answer: ExportGrant | ExportRefusal }
-  | { readonly type: 'listed'; readonly ask: number; readonly entries: ReadonlyArray<{ readonly name: string; readonly description: string }> }
+  | {
+      readonly type: 'listed';
+      readonly ask: number;
+      readonly entries: ReadonlyArray<{ readonly name: string; readonly description: string }>;
+    }
   /** Ends connections with the shutdown error; answered with how many when they are gone. */
   | { readonly type: 'end'; readonly id: number; readonly client: number | null; readonly volume: number | null }
   /** Writes to the volume wait from here on; answered when none is under way. */

@@ -144,7 +144,11 @@ export class Leg {
   }
 
   /** Calls `visit` for each piece of the range that is contiguous in one file. Stops, and returns false, when it does. */
-  async eachPiece(offset: number, length: number, visit: (path: string, fileOffset: number, bytes: number, volumeOffset: number) => Promise<boolean>): Promise<boolean> {
+  async eachPiece(
+    offset: number,
+    length: number,
+    visit: (path: string, fileOffset: number, bytes: number, volumeOffset: number) => Promise<boolean>,
+  ): Promise<boolean> {
     for (let done = 0; done < length; ) {
       if (!this.#map.locate(offset + done)) return this.#fail('EIO');
       const { pv, offset: fileOffset } = this.#map;

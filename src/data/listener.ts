@@ -11,7 +11,10 @@ import { duplicateDescriptor } from '../platform/descriptor.ts';
 import { isWithinReserve } from './descriptor-reserve.ts';
 
 /** A TCP client that is not heard of for this long is asked whether it is still there. */
-export const KEEP_ALIVE: { readonly keepAlive: true; readonly keepAliveInitialDelay: number } = { keepAlive: true, keepAliveInitialDelay: 60_000 };
+export const KEEP_ALIVE: { readonly keepAlive: true; readonly keepAliveInitialDelay: number } = {
+  keepAlive: true,
+  keepAliveInitialDelay: 60_000,
+};
 
 /** Connections that may wait to be accepted: all the kernel grants, because a unix socket's client is turned away beyond. */
 export const BACKLOG = 4096;
@@ -84,7 +87,9 @@ const listening = (server: net.Server, options: net.ListenOptions): Promise<void
     server.once('error', (error) => {
       const where = options.path ?? `${options.host}:${options.port}`;
       const why = systemCode(error) === 'EADDRINUSE' ? 'somebody else listens there' : error.message;
-      reject(new TwinvolError('STORE_IO', `NBD cannot listen on ${where}: ${why}`, { remedy: 'choose another socket or port', cause: error }));
+      reject(
+        new TwinvolError('STORE_IO', `NBD cannot listen on ${where}: ${why}`, { remedy: 'choose another socket or port', cause: error }),
+      );
     });
     server.listen({ ...options, backlog: BACKLOG }, resolve);
   });
@@ -92,7 +97,9 @@ const listening = (server: net.Server, options: net.ListenOptions): Promise<void
 /** Removes a socket file that nobody answers on. */
 export const clearUnixPath = async (path: string): Promise<void> => {
   if (Buffer.byteLength(path) > UNIX_PATH_BYTES_MAX) {
-    throw new TwinvolError('USAGE', `the socket path ${path} is longer than ${UNIX_PATH_BYTES_MAX} bytes`, { remedy: 'choose a shorter path with --nbd-unix' });
+    throw new TwinvolError('USAGE', `the socket path ${path} is longer than ${UNIX_PATH_BYTES_MAX} bytes`, {
+      remedy: 'choose a shorter path with --nbd-unix',
+    });
   }
   const stat = fs.statSync(path, { throwIfNoEntry: false });
   if (stat === undefined) return;
@@ -107,6 +114,7 @@ export const clearUnixPath = async (path: string): Promise<void> => {
     });
     probe.once('error', () => resolve(false));
   });
-  if (isAnswered) throw new TwinvolError('STORE_LOCKED', `another process listens on ${path}`, { remedy: 'choose another path with --nbd-unix' });
+  if (isAnswered)
+    throw new TwinvolError('STORE_LOCKED', `another process listens on ${path}`, { remedy: 'choose another path with --nbd-unix' });
   fs.rmSync(path, { force: true });
 };

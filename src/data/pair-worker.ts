@@ -31,7 +31,11 @@ export default async (task: PairTask): Promise<CopyResult | VerifyResult> => {
   const pair = picture.pairs.get(task.pair.id) as WorkerPair;
   try {
     if (task.kind === 'verify') return new VerifyTask(pair, path, device, new Int32Array(task.control), task.repair).run();
-    const file = BitmapFile.adopt(task.file.path, task.file.fd, { bits: task.pair.regions, bytesPerBit: task.pair.dirtyRegionBytes, owner: task.pair.id });
+    const file = BitmapFile.adopt(task.file.path, task.file.fd, {
+      bits: task.pair.regions,
+      bytesPerBit: task.pair.dirtyRegionBytes,
+      owner: task.pair.id,
+    });
     const copy = new CopyTask(pair, file, { device, slot: task.slot, path, survivesPowerLoss: () => picture.survivesPowerLoss });
     return await copy.run(() => {
       // The loop is busy, so messages are fetched, not awaited.

@@ -150,7 +150,10 @@ export interface DataPlane {
    * both volumes are added: after an unclean end the bits are a superset of what may differ.
    * @returns bytes that were added from intents
    */
-  pairAttach(spec: PairSpec, options: { readonly fresh: boolean }): Promise<{ readonly recoveredBytes: number; readonly dirtyBytes: number }>;
+  pairAttach(
+    spec: PairSpec,
+    options: { readonly fresh: boolean },
+  ): Promise<{ readonly recoveredBytes: number; readonly dirtyBytes: number }>;
   /** What was found wrong with bitmap and intent files of pairs that were attached: a line for each file. */
   fileDamage(): readonly string[];
   /** All switches at one point in time: no write is inside, none is lost. False if an `onlyIfClean` did not hold. */

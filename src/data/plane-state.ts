@@ -12,8 +12,18 @@ import { FAULT_COUNTER_WORDS } from './fault-rules.ts';
 import { tryLockWord, unlockWord } from './intents.ts';
 import type { DirtyChange, PairMode, PairSpec, SecondaryWritten, VolumeSpec } from './plane-api.ts';
 import {
-  intentExtents, MODE, PAIR, pairBlock, type PairBlock, pairBlockBytes, SLOT_MAIN, TIME_UNKNOWN_S, VOLUME, volumeBlock,
-  type VolumeBlock, volumeBlockBytes,
+  intentExtents,
+  MODE,
+  PAIR,
+  pairBlock,
+  type PairBlock,
+  pairBlockBytes,
+  SLOT_MAIN,
+  TIME_UNKNOWN_S,
+  VOLUME,
+  volumeBlock,
+  type VolumeBlock,
+  volumeBlockBytes,
 } from './shared-memory.ts';
 import { RateWindow } from './rate-window.ts';
 import type { FaultSpec, PairMessage, VolumeMessage } from './worker-volumes.ts';
@@ -117,7 +127,8 @@ export class VolumeState {
         runs: spec.runs,
         files: pvs.map((pv) => [pv, this.#store.pvFd(pv), this.#store.pvPath(pv)] as const),
       },
-      intents: intents === null ? null : { buffer: intents.buffer, extents: intents.block.extents, path: intents.file.path, fd: intents.file.fd },
+      intents:
+        intents === null ? null : { buffer: intents.buffer, extents: intents.block.extents, path: intents.file.path, fd: intents.file.fd },
       faults: this.faults,
     };
   }

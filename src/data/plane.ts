@@ -18,7 +18,18 @@ import { IntentCleaner } from './intent-cleaner.ts';
 import { Clients } from './clients.ts';
 import { countersOf } from './fault-rules.ts';
 import { CLIENT_DEADLINES, type ClientDeadlines, type FromLane } from './lane-messages.ts';
-import type { DataPlane, ExportPolicy, FaultCounters, ListenOptions, PairProgress, PairSpec, PairSwitch, PlaneEvents, VerifyProgress, VolumeSpec } from './plane-api.ts';
+import type {
+  DataPlane,
+  ExportPolicy,
+  FaultCounters,
+  ListenOptions,
+  PairProgress,
+  PairSpec,
+  PairSwitch,
+  PlaneEvents,
+  VerifyProgress,
+  VolumeSpec,
+} from './plane-api.ts';
 import { switchPairs } from './pair-switch.ts';
 import { PairState, type PlaneStore, VolumeState } from './plane-state.ts';
 import { Roster } from './roster.ts';
@@ -88,7 +99,8 @@ class Plane extends EventEmitter<PlaneEvents> implements DataPlane {
           else this.#zeroDesk.answer(message.job, message.code);
         },
         lost: (slot, name, error) => this.#lost(slot, name, error),
-        threadFailed: (error) => this.emit('workerLost', { worker: 'worker thread', message: error instanceof Error ? error.message : String(error) }),
+        threadFailed: (error) =>
+          this.emit('workerLost', { worker: 'worker thread', message: error instanceof Error ? error.message : String(error) }),
       },
     });
     this.#clients = new Clients(this.#workers, this.handover);
@@ -205,7 +217,10 @@ class Plane extends EventEmitter<PlaneEvents> implements DataPlane {
 
   // Pairs
 
-  async pairAttach(spec: PairSpec, options: { readonly fresh: boolean }): Promise<{ readonly recoveredBytes: number; readonly dirtyBytes: number }> {
+  async pairAttach(
+    spec: PairSpec,
+    options: { readonly fresh: boolean },
+  ): Promise<{ readonly recoveredBytes: number; readonly dirtyBytes: number }> {
     const primary = this.#roster.volume(spec.primary);
     const secondary = this.#roster.volume(spec.secondary);
     primary.openIntents(options.fresh);
@@ -226,7 +241,9 @@ class Plane extends EventEmitter<PlaneEvents> implements DataPlane {
 
   /** Workers that know one of the volumes have to know the pair before it is switched; others hear of it when they need it. */
   async #tellPair(pair: PairState, primary: VolumeState, secondary: VolumeState): Promise<void> {
-    const links = this.#workers.links().filter(({ toldVolumes }) => toldVolumes.has(primary.spec.number) || toldVolumes.has(secondary.spec.number));
+    const links = this.#workers
+      .links()
+      .filter(({ toldVolumes }) => toldVolumes.has(primary.spec.number) || toldVolumes.has(secondary.spec.number));
     for (const link of links) {
       this.#workers.tellPair(link, pair, primary, secondary);
       // Told before without intents: tell again.
@@ -239,7 +256,9 @@ class Plane extends EventEmitter<PlaneEvents> implements DataPlane {
   async pairsSwitch(switches: readonly PairSwitch[]): Promise<{ readonly switched: boolean; readonly pauseMs: number }> {
     const pairs = switches.map((change) => ({ change, pair: this.#roster.pair(change.id) }));
     const done = await switchPairs(this.#gate, pairs);
-    if (done.switched) for (const { pair } of pairs) for (const number of [pair.spec.primary, pair.spec.secondary]) this.#roster.volume(number).mayDropMarks = true;
+    if (done.switched)
+      for (const { pair } of pairs)
+        for (const number of [pair.spec.primary, pair.spec.secondary]) this.#roster.volume(number).mayDropMarks = true;
     return done;
   }
 
@@ -351,7 +370,11 @@ class Plane extends EventEmitter<PlaneEvents> implements DataPlane {
       case 'find':
         return this.#find(this.#workers.lanes[lane] as LaneLink, message);
       case 'list':
-        return this.#workers.lanes[lane]?.send({ type: 'listed', ask: message.ask, entries: this.#isDraining ? [] : this.#policy.list(message.peer) });
+        return this.#workers.lanes[lane]?.send({
+          type: 'listed',
+          ask: message.ask,
+          entries: this.#isDraining ? [] : this.#policy.list(message.peer),
+        });
       case 'opened':
         this.#clients.opened(lane, message);
         this.emit('clientOpened', { id: message.id, volume: message.volume, peer: message.peer });
@@ -372,7 +395,8 @@ class Plane extends EventEmitter<PlaneEvents> implements DataPlane {
 
   /** `link` is the lane that asked; one that died since gets no answer, its successor numbers its questions anew. */
   #find(link: LaneLink, message: Extract<FromLane, { type: 'find' }>): void {
-    if (this.#isDraining) return link.send({ type: 'found', ask: message.ask, answer: { refused: 'shutdown', message: 'the engine is stopping' } });
+    if (this.#isDraining)
+      return link.send({ type: 'found', ask: message.ask, answer: { refused: 'shutdown', message: 'the engine is stopping' } });
     const answer = this.#policy.find(message.name, message.peer);
     if (!('refused' in answer)) {
       const held = this.#held.get(answer.volume);
@@ -411,7 +435,8 @@ class Plane extends EventEmitter<PlaneEvents> implements DataPlane {
     const message = error instanceof Error ? error.message : String(error);
     const unequal = this.#roster.forgetWorker(this.#device, slot);
     return () => {
-      for (const pair of unequal) this.emit('legFailed', { pair: pair.spec.id, leg: 'primary', code: 'EIO', message: `${name} died in a write` });
+      for (const pair of unequal)
+        this.emit('legFailed', { pair: pair.spec.id, leg: 'primary', code: 'EIO', message: `${name} died in a write` });
       for (const client of this.#clients.laneLost(slot - 1)) this.emit('clientClosed', { ...client, reason: `${name} died` });
       if (slot === SLOT_ZERO_WORKER) this.#zeroDesk.failAll('EIO');
       this.emit('workerLost', { worker: name, message });

@@ -92,7 +92,6 @@ export const PAIR = {
 export const TIME_UNKNOWN_S = 1;
 
 export const MODE = { idle: 0, copying: 1, restoring: 2, mirroring: 3, tracking: 4 } as const;
-export type ModeNumber = (typeof MODE)[keyof typeof MODE];
 
 export type PairBlock = {
   readonly words: Int32Array;

@@ -147,4 +147,3 @@ const nextGranule = (left: Leg, right: Leg, offset: number, end: number): number
   const data = right.nextData(offset, left.nextData(offset, end));
   return data >= end ? end : Math.floor(data / LOCK_GRANULE_BYTES) * LOCK_GRANULE_BYTES;
 };
-

@@ -95,7 +95,15 @@ export class WorkerSet {
   #startLane(lane: number): void {
     const slot = lane + 1;
     const link: LaneLink = new WorkerLink(slot, (message) => this.#events.fromLane(lane, message));
-    const task: LaneTask = { lane, slot, device: this.#device, tls: this.#tls, canPunch: this.#canPunch, deadlines: this.#deadlines, port: link.remotePort };
+    const task: LaneTask = {
+      lane,
+      slot,
+      device: this.#device,
+      tls: this.#tls,
+      canPunch: this.#canPunch,
+      deadlines: this.#deadlines,
+      port: link.remotePort,
+    };
     this.lanes[lane] = link;
     this.#long('data/lane-worker', task, link, `lane ${lane}`, () => this.#startLane(lane));
   }

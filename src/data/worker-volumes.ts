@@ -63,14 +63,16 @@ export class WorkerVolumes<V extends WorkerVolume> {
         return this.#pairGone(message.id);
       case 'durability':
         this.survivesPowerLoss = message.survivesPowerLoss;
-        for (const volume of this.volumes.values()) if (volume.intents !== null) volume.intents.survivesPowerLoss = message.survivesPowerLoss;
+        for (const volume of this.volumes.values())
+          if (volume.intents !== null) volume.intents.survivesPowerLoss = message.survivesPowerLoss;
         return;
     }
   }
 
   #volume(message: VolumeMessage): void {
     const leg = new Leg(message.leg);
-    leg.faults = message.faults.length === 0 ? null : message.faults.map(({ rule, counters }) => ({ rule, counters: new Int32Array(counters) }));
+    leg.faults =
+      message.faults.length === 0 ? null : message.faults.map(({ rule, counters }) => ({ rule, counters: new Int32Array(counters) }));
     const intents = message.intents === null ? null : this.#intents(message.leg.number, message.intents);
     const known = this.volumes.get(message.leg.number);
     if (known === undefined) {
@@ -83,7 +85,12 @@ export class WorkerVolumes<V extends WorkerVolume> {
 
   #intents(number: number, spec: IntentsSpec): Intents {
     const header = { bits: spec.extents, bytesPerBit: INTENT_EXTENT_BYTES, owner: number };
-    return new Intents(volumeBlock(spec.buffer, spec.extents), BitmapFile.adopt(spec.path, spec.fd, header), this.#slot, this.survivesPowerLoss);
+    return new Intents(
+      volumeBlock(spec.buffer, spec.extents),
+      BitmapFile.adopt(spec.path, spec.fd, header),
+      this.#slot,
+      this.survivesPowerLoss,
+    );
   }
 
   #pair(message: PairMessage): void {

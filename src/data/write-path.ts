@@ -50,7 +50,12 @@ export class WritePath {
   #locked = false;
 
   /** `locks`: others only in a test that shows what they are for. */
-  constructor(device: Int32Array, slot: number, onLegFailed: (failure: LegFailure) => void, locks: RangeExclusion = new RangeLocks(device, slot)) {
+  constructor(
+    device: Int32Array,
+    slot: number,
+    onLegFailed: (failure: LegFailure) => void,
+    locks: RangeExclusion = new RangeLocks(device, slot),
+  ) {
     this.#device = device;
     this.#slotWord = DEVICE.SLOT_FIRST + slot * DEVICE.SLOT_WORDS;
     this.gate = new WriteGate(device, slot);
@@ -93,6 +98,10 @@ export class WritePath {
         if (!this.#follow(pair, kind, buffer, at, offset, length) && code === '') code = followerLeg(pair).failure;
       }
       return code;
+    } catch (error) {
+      // A fault of the program, and this worker's end: what it has written so far may be on one leg only.
+      this.truthFailed(volume, offset, length, 'EIO');
+      throw error;
     } finally {
       this.end();
     }
@@ -195,7 +204,9 @@ export class WritePath {
     if (mode === MODE.idle || mode === MODE.tracking) return true;
     const leg = followerLeg(pair);
     const regionBytes = pair.dirtyRegionBytes;
-    const isClean = mode === MODE.mirroring || !anySet(pair.block.primary, Math.floor(offset / regionBytes), Math.floor((offset + length - 1) / regionBytes) + 1);
+    const isClean =
+      mode === MODE.mirroring ||
+      !anySet(pair.block.primary, Math.floor(offset / regionBytes), Math.floor((offset + length - 1) / regionBytes) + 1);
     const isDone = isClean
       ? put(leg, kind, buffer, at, offset, length)
       : this.eachFollowerPiece(pair, offset, length, (from, bytes) => put(leg, kind, buffer, at + (from - offset), from, bytes));

@@ -83,6 +83,9 @@ const zeroPiece = async (
       }
     }
     return code;
+  } catch (error) {
+    path.truthFailed(volume, offset, length, 'EIO');
+    throw error;
   } finally {
     path.end();
   }

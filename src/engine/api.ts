@@ -86,7 +86,7 @@ export type FaultRule = {
 };
 export type FaultAddInput = { readonly volume: VolumeRef } & Partial<Omit<FaultRule, 'id' | 'volume' | 'hits' | 'expired'>>;
 
-export type HostAddInput = Planned & { readonly name: string; /** Issue a certificate as well. */ readonly certificate?: boolean };
+export type HostAddInput = Planned & { readonly name: string /** Issue a certificate as well. */; readonly certificate?: boolean };
 export type HostAdded = {
   readonly host: HostView;
   /** The enrolment token: shown here and never again. */

@@ -52,7 +52,8 @@ export class PairCommands {
     if (primary === undefined || secondary === undefined) throw new TwinvolError('CHANGED', `pair ${id} was released meanwhile`);
     await onPair(this.#context, { primary, secondary }, 'split', async (row, text) => {
       const { scheduledSplit, ...rest } = row;
-      if (row.id !== id || scheduledSplit?.atMs !== atMs) throw new TwinvolError('CHANGED', `the scheduled split of ${text} was taken back meanwhile`);
+      if (row.id !== id || scheduledSplit?.atMs !== atMs)
+        throw new TwinvolError('CHANGED', `the scheduled split of ${text} was taken back meanwhile`);
       await this.#shell.command({ command: 'split', text, now: row, decision: this.#decide(rest, { event: 'split' }) });
     });
   }

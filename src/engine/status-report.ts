@@ -58,7 +58,13 @@ export class StatusReport {
         return { object: 'volume', id: String(row.number), data };
       }),
       ...context.pairs.rows().map((row): ExistsRecord => ({ object: 'pair', id: String(row.id), data: context.views.pair(row) })),
-      ...tables.groups().map((row): ExistsRecord => ({ object: 'group', id: row.name, data: { pairs: row.pairs, scheduledSplit: row.scheduledSplit ?? null } })),
+      ...tables.groups().map(
+        (row): ExistsRecord => ({
+          object: 'group',
+          id: row.name,
+          data: { pairs: row.pairs, scheduledSplit: row.scheduledSplit ?? null },
+        }),
+      ),
       ...tables.hosts().map((row): ExistsRecord => ({ object: 'host', id: row.name, data: { grants: row.grants } })),
       ...happenings.clients().map(({ id, ...data }): ExistsRecord => ({ object: 'client', id: String(id), data })),
     ];

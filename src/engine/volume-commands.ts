@@ -52,7 +52,7 @@ export class VolumeCommands {
     requireFreeName(this.#tables, name);
     if (input.plan === true) return this.#createPlan(name, sizeBytes, count);
     return locks.run([`volume:${number}`], `volume create ${name}`, async () => {
-      const row = { number, name, capacityBytes: sizeBytes, attribute, isProtected: false, uuid: randomUUID(), createdAtMs: nowMs() };
+      const row = { number, name, capacityBytes: sizeBytes, attribute, isProtected, uuid: randomUUID(), createdAtMs: nowMs() };
       await regions.commitGrowing(count, (tables) => {
         requireFreeName(tables, name);
         if (tables.findVolume(number) !== undefined) throw new Error(`the number ${number} was reserved and is taken`);

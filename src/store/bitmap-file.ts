@@ -9,7 +9,19 @@ import { dirname } from 'node:path';
 import { setRange } from '../core/dirty-bitmap.ts';
 import { systemCode, TwinvolError } from '../core/faults.ts';
 import { syncDirectory } from '../platform/durable-file.ts';
-import { type BitmapHeader, decodeHeader, decodePage, encodeHeader, encodePage, PAGE_BITS, PAGE_BYTES, PAGE_WORDS, pageOfBit, pageOffset, pagesOf } from '../wire/bitmap-page.ts';
+import {
+  type BitmapHeader,
+  decodeHeader,
+  decodePage,
+  encodeHeader,
+  encodePage,
+  PAGE_BITS,
+  PAGE_BYTES,
+  PAGE_WORDS,
+  pageOfBit,
+  pageOffset,
+  pagesOf,
+} from '../wire/bitmap-page.ts';
 
 /** Pages written by one system call at most: 256 KiB. */
 const BATCH_PAGES = 512;
@@ -57,7 +69,13 @@ export class BitmapFile {
   static open(path: string, header: BitmapHeader, words: Int32Array): { readonly file: BitmapFile; readonly load: BitmapLoad } {
     const bytes = readWhole(path);
     const found = bytes === null ? null : decodeHeader(bytes);
-    if (bytes === null || found === null || found.bits !== header.bits || found.bytesPerBit !== header.bytesPerBit || found.owner !== header.owner) {
+    if (
+      bytes === null ||
+      found === null ||
+      found.bits !== header.bits ||
+      found.bytesPerBit !== header.bytesPerBit ||
+      found.owner !== header.owner
+    ) {
       setRange(words, 0, header.bits);
       return { file: BitmapFile.create(path, header, words), load: { damagedPages: 0, missing: true } };
     }

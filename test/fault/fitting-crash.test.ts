@@ -147,6 +147,7 @@ it('a crash between any two steps leaves every region with one owner, and no old
     copyStore(store, copy);
     copies.push(copy);
   };
+  // oxlint-disable-next-line typescript/unbound-method -- it is called with its own puncher below
   const punch = HolePuncher.prototype.punch;
   HolePuncher.prototype.punch = function watchedPunch(path, offset, length) {
     step('punch');
@@ -190,8 +191,10 @@ it('kills at random moments do no harm either', async () => {
     copyStore(fresh, store);
     const engine = await EngineProcess.start(store);
     const commands: Commands = {
+      // oxlint-disable-next-line typescript/no-unnecessary-type-assertion -- a plan was not asked for
       pairCreate: (input) => engine.call('pair.create', input) as ReturnType<Commands['pairCreate']>,
       pairWait: (input) => engine.call('pair.wait', input),
+      // oxlint-disable-next-line typescript/no-unnecessary-type-assertion -- a plan was not asked for
       pairRelease: (input) => engine.call('pair.release', input) as ReturnType<Commands['pairRelease']>,
       poolRestoreSize: (input) => engine.call('pool.restoreSize', input),
       volumeDelete: (input) => engine.call('volume.delete', input),

@@ -19,6 +19,12 @@ import { later, PlaneLoad } from '../support/plane-load.ts';
 import { randomFrom } from '../support/plane-thread.ts';
 import { temporaryDirectory } from '../support/temporary.ts';
 
+const legIn = (image: ReadonlyMap<string, { readonly content: Uint8Array }>, leg: string): Buffer => {
+  const file = image.get(leg);
+  if (file === undefined) throw new Error(`the image has no ${leg}`);
+  return Buffer.from(file.content);
+};
+
 const REGIONS = 16;
 
 type Level = 'power' | 'process';
@@ -187,7 +193,7 @@ const check = (legs: LegPair, directory: string, life: Life, level: Level, momen
       if (regions.length > 0) unmarked.push(`${how} after ${index} (${event.kind}), ${mode}: regions ${regions.slice(0, 5).join(', ')}`);
       const offsets = level === 'power' || how === 'killed' ? promises.broken(image) : [];
       if (offsets.length > 0) broken.push(`${how} after ${index} (${event.kind}), ${mode}: ${offsets.length} sectors from ${offsets[0]}`);
-      if ((image.get('primary')?.content as Buffer).compare(image.get('secondary')?.content as Buffer) !== 0) different += 1;
+      if (legIn(image, 'primary').compare(legIn(image, 'secondary')) !== 0) different += 1;
     }
   }
   return { moments: cuts.size, unmarked, broken, different };

@@ -11,7 +11,9 @@ const statesSince = async ({ device }: PairDevice, since: number): Promise<reado
   const states: unknown[] = [];
   for await (const { object, kind, data } of device.events({ follow: false, since })) {
     if (object === 'pair' && kind === 'change')
-      states.push(`${data['old']} -> ${data['new']}${data['reason'] === null ? '' : ` (${data['reason']})`}`);
+      states.push(
+        `${String(data['old'])} -> ${String(data['new'])}${data['reason'] === null ? '' : ` (${JSON.stringify(data['reason']).replaceAll('"', '')})`}`,
+      );
   }
   return states;
 };

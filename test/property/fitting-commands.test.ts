@@ -142,70 +142,74 @@ const oracle = (
   unassigned: number,
   { name: primaryName, fit, condition }: Extract<Command, { do: 'pair' }>,
 ): string => {
-  const primary = volumes.find((volume) => volume.name === primaryName);
-  if (primary === undefined) return 'VOLUME_NOT_FOUND';
-  if (primary.attribute === 'secondary') return 'NOT_A_PRIMARY';
+  const source = volumes.find((volume) => volume.name === primaryName);
+  if (source === undefined) return 'VOLUME_NOT_FOUND';
+  if (source.attribute === 'secondary') return 'NOT_A_PRIMARY';
   const pool = volumes.filter((volume) => volume.inUse === 'unused' && !volume.protected);
   const same = bySize(
-    pool.filter((volume) => volume.capacityBytes === primary.capacityBytes),
+    pool.filter((volume) => volume.capacityBytes === source.capacityBytes),
     1,
   );
   if (same !== undefined) return same.name;
   const larger = bySize(
-    pool.filter((volume) => volume.capacityBytes > primary.capacityBytes),
+    pool.filter((volume) => volume.capacityBytes > source.capacityBytes),
     1,
   );
   if (larger !== undefined && (fit === 'regions' || condition === 'any')) return larger.name;
   const smaller = bySize(
-    pool.filter((volume) => volume.capacityBytes < primary.capacityBytes),
+    pool.filter((volume) => volume.capacityBytes < source.capacityBytes),
     -1,
   );
   if (fit === 'off' || smaller === undefined) return 'NO_CANDIDATE';
-  return primary.regions - smaller.regions > unassigned ? 'REGIONS_MISSING' : smaller.name;
+  return source.regions - smaller.regions > unassigned ? 'REGIONS_MISSING' : smaller.name;
 };
 
-it("regions have one owner, and choices are the oracle's, under any sequence of commands and crashes", async () => {
-  const seen = new Map<string, number>();
-  const count = (what: string): void => void seen.set(what, (seen.get(what) ?? 0) + 1);
-  await fc.assert(
-    fc.asyncProperty(
-      fc.array(sizeBytes, { minLength: NAMES.length, maxLength: NAMES.length }),
-      fc.array(step, { minLength: 15, maxLength: 30 }),
-      async (sizes, steps) => {
-        await using temporary = await temporaryDirectory();
-        const device = new Device(temporary);
-        await initStore(device.directory, { regionBytes: REGION_BYTES, pvBytes: PV_BYTES });
-        await device.open();
-        for (const [index, size] of sizes.entries()) {
-          await device.engine.volumeCreate({ name: NAMES[index] ?? '', sizeBytes: size, attribute: index < 3 ? 'normal' : 'secondary' });
-        }
-        for (const { command: one, crash } of steps) {
-          if (one.do === 'pair') await device.cleared();
-          const { engine } = device;
-          const expected = one.do === 'pair' ? oracle(engine.volumeList(), engine.status().store.regions.unassigned, one) : null;
-          const outcome = carryOut(engine, one).then(
-            (result) => (one.do === 'pair' ? (result as PairView).secondary.name : 'done'),
-            refused,
-          );
-          if (typeof crash === 'number') {
-            for (let turn = 0; turn < crash; turn += 1) await new Promise((resolve) => setImmediate(resolve));
-            await device.crash();
+it(
+  "regions have one owner, and choices are the oracle's, under any sequence of commands and crashes",
+  async () => {
+    const seen = new Map<string, number>();
+    const count = (what: string): void => void seen.set(what, (seen.get(what) ?? 0) + 1);
+    await fc.assert(
+      fc.asyncProperty(
+        fc.array(sizeBytes, { minLength: NAMES.length, maxLength: NAMES.length }),
+        fc.array(step, { minLength: 15, maxLength: 30 }),
+        async (sizes, steps) => {
+          await using temporary = await temporaryDirectory();
+          const device = new Device(temporary);
+          await initStore(device.directory, { regionBytes: REGION_BYTES, pvBytes: PV_BYTES });
+          await device.open();
+          for (const [index, size] of sizes.entries()) {
+            await device.engine.volumeCreate({ name: NAMES[index] ?? '', sizeBytes: size, attribute: index < 3 ? 'normal' : 'secondary' });
           }
-          const got = await outcome;
-          count(`${one.do} ${expected === null || expected.length > 1 ? got : 'chosen'}`);
-          if (expected !== null && typeof crash !== 'number') expect(got).toBe(expected);
-          if (crash === 'after') await device.crash();
+          for (const { command: one, crash } of steps) {
+            if (one.do === 'pair') await device.cleared();
+            const { engine } = device;
+            const expected = one.do === 'pair' ? oracle(engine.volumeList(), engine.status().store.regions.unassigned, one) : null;
+            const outcome = carryOut(engine, one).then(
+              (result) => (one.do === 'pair' ? (result as PairView).secondary.name : 'done'),
+              refused,
+            );
+            if (typeof crash === 'number') {
+              for (let turn = 0; turn < crash; turn += 1) await new Promise((resolve) => setImmediate(resolve));
+              await device.crash();
+            }
+            const got = await outcome;
+            count(`${one.do} ${expected === null || expected.length > 1 ? got : 'chosen'}`);
+            if (expected !== null && typeof crash !== 'number') expect(got).toBe(expected);
+            if (crash === 'after') await device.crash();
+            checkRegions(device.engine);
+          }
+          await device.cleared();
           checkRegions(device.engine);
-        }
-        await device.cleared();
-        checkRegions(device.engine);
-        await device.engine.close();
-        expect((await checkStore(device.directory)).findings).toEqual([]);
-      },
-    ),
-    { numRuns: RUNS },
-  );
-  // What never happens shows nothing.
-  for (const what of ['pair chosen', 'pair NO_CANDIDATE', 'release done', 'restore-size done', 'delete done', 'grow done'])
-    expect([what, (seen.get(what) ?? 0) > 0]).toEqual([what, true]);
-}, Math.max(60_000, RUNS * 10_000));
+          await device.engine.close();
+          expect((await checkStore(device.directory)).findings).toEqual([]);
+        },
+      ),
+      { numRuns: RUNS },
+    );
+    // What never happens shows nothing.
+    for (const what of ['pair chosen', 'pair NO_CANDIDATE', 'release done', 'restore-size done', 'delete done', 'grow done'])
+      expect([what, (seen.get(what) ?? 0) > 0]).toEqual([what, true]);
+  },
+  Math.max(60_000, RUNS * 10_000),
+);

@@ -174,7 +174,9 @@ class Bench {
 
   /** How often the volume's planted fault has struck. */
   #hits(volume: number): number {
-    return Atomics.load(new Int32Array((this.volumes[volume - 1]?.faults[0] as { counters: SharedArrayBuffer }).counters), 1);
+    const counters = this.volumes[volume - 1]?.faults[0]?.counters;
+    if (counters === undefined) throw new Error(`volume ${volume} has no planted fault`);
+    return Atomics.load(new Int32Array(counters), 1);
   }
 
   /** Where a failed write left it open, what is read now is what has to be read from now on. */

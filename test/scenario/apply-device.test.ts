@@ -59,7 +59,7 @@ const written = async (temporary: TemporaryDirectory, name: string, text: string
 };
 /** What a declaration is about; not the clients, and not how far a copy is. */
 const everything = ({ engine }: Device): unknown => ({
-  volumes: engine.volumeList().map(({ clients: _, ...volume }) => volume),
+  volumes: engine.volumeList().map(({ clients: _clients, ...volume }) => volume),
   pairs: engine.pairStatus().map(({ id, primary, secondary, pace, fence }) => ({ id, primary, secondary, pace, fence })),
   groups: engine.groupList(),
   settings: engine.settings(),

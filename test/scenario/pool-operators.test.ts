@@ -79,7 +79,7 @@ describe('two who choose at the same time', () => {
     await using pool = await desk({ a: 4, b: 4 }, { spare: 4 });
     const number = pool.device.volume('spare').number;
     const outcomes = await Promise.all([pool.line(`pair create a ${number} --json`), pool.line(`pair create b ${number} --json`)]);
-    expect(outcomes.map(({ exit }) => exit).sort()).toEqual([0, 10]);
+    expect(outcomes.map(({ exit }) => exit).toSorted((left, right) => left - right)).toEqual([0, 10]);
     const winner = JSON.parse(outcomes.find(({ exit }) => exit === 0)?.out ?? '') as PairView;
     const told = JSON.parse(outcomes.find(({ exit }) => exit === 10)?.err ?? '').error as {
       readonly code: string;

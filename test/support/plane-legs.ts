@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import type { RegionRun } from '../../src/core/rows.ts';
 import { MiB } from '../../src/core/units.ts';
 import { Leg } from '../../src/data/leg.ts';
-import type { PairMode, PairSpec, VolumeSpec } from '../../src/data/plane-api.ts';
+import type { PairSpec, VolumeSpec } from '../../src/data/plane-api.ts';
 import { PairState, type PlaneStore, VolumeState } from '../../src/data/plane-state.ts';
 import { type VolumeMessage, WorkerVolumes } from '../../src/data/worker-volumes.ts';
 import type { WorkerPair, WorkerVolume } from '../../src/data/write-path.ts';
@@ -126,8 +126,6 @@ export const unequalRegions = ({ pair, legs }: LegPair, which: 'clean' | 'all' =
   }
   return unequal;
 };
-
-export const modeOf = (pair: PairState): PairMode => pair.mode;
 
 /** The pair as a worker has it, in this thread. */
 export const workerPair = ({ primary, secondary, pair }: LegPair, slot = 1): WorkerPair => {

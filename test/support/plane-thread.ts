@@ -99,7 +99,7 @@ export const startThread = <R>(job: ThreadJob): Thread<R> => {
   worker.on('message', (message: { readonly said?: unknown; readonly done?: R; readonly events?: TraceEvent[] }) => {
     if ('done' in message) {
       thread.events.push(...(message.events ?? []));
-      return answer(message.done as R);
+      return answer(message.done);
     }
     say(message.said);
     thread.onSaid(message.said);

@@ -90,7 +90,14 @@ export class ScriptedPlane extends EventEmitter<PlaneEvents> implements DataPlan
   }
   pairProgress() {
     const dirtyBytes = { primary: this.dirtyBytes, secondary: 0, union: this.dirtyBytes };
-    return { pointer: { region: 0, regions: 16, percent: 0 }, dirtyBytes, copiedBytes: 0, rateBytesPerSecond: null, etaMs: null, secondaryWritten: { firstAtMs: null, lastAtMs: null } };
+    return {
+      pointer: { region: 0, regions: 16, percent: 0 },
+      dirtyBytes,
+      copiedBytes: 0,
+      rateBytesPerSecond: null,
+      etaMs: null,
+      secondaryWritten: { firstAtMs: null, lastAtMs: null },
+    };
   }
   pairMarkFrom(into: number, from: number): Promise<void> {
     return this.#pass(`mark ${into} from ${from}`);

@@ -37,8 +37,8 @@ const namedPair = (words: AliasWords): PairRef | null => {
   const named = words.flags.get('-d') ?? [];
   const [primary, secondary, ...more] = words.operands.length > 0 ? words.operands : (named[0]?.split(':') ?? []);
   if (more.length > 0 || named.length > 1 || (named.length > 0 && words.operands.length > 0)) {
-    const given = [...named.map((value) => `-d ${value}`), ...words.operands].join(' ');
-    throw new TwinvolError('USAGE', `"${given}" is more than one pair`, {
+    const all = [...named.map((value) => `-d ${value}`), ...words.operands].join(' ');
+    throw new TwinvolError('USAGE', `"${all}" is more than one pair`, {
       remedy: 'name one pair, with -d PRIMARY:SECONDARY or as PRIMARY SECONDARY',
     });
   }

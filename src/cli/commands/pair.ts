@@ -47,7 +47,9 @@ const answer = (context: CommandContext, result: PairView | PlanView, done: (pai
 };
 
 const skippedText = (pair: PairView | null): string =>
-  pair === null || pair.skippedBytes === 0 ? '' : `; ${formatSize(pair.copiedBytes)} were written, ${formatSize(pair.skippedBytes)} were equal already`;
+  pair === null || pair.skippedBytes === 0
+    ? ''
+    : `; ${formatSize(pair.copiedBytes)} were written, ${formatSize(pair.skippedBytes)} were equal already`;
 
 /** Prints what a copying command did, or waits until its copy is done and prints that. */
 const answerCopy = async (
@@ -90,11 +92,7 @@ const registerCreate = (pair: Command, context: CommandContext): void => {
       "same: of the primary's capacity only; any: or else the smallest larger one",
       choiceArgument('condition', ['same', 'any']),
     )
-    .option(
-      '--fit <FIT>',
-      "regions: the secondary ends with the primary's capacity; off",
-      fitArgument,
-    )
+    .option('--fit <FIT>', "regions: the secondary ends with the primary's capacity; off", fitArgument)
     .option('--pace <PACE>', PACE_HELP, paceArgument)
     .option('--fence <FENCE>', FENCE_HELP, fenceArgument)
     .option('--dirty-region-size <SIZE>', 'unit of the dirty bitmap', sizeArgument)
@@ -165,11 +163,17 @@ const splitPair = async (
     return;
   }
   if (wait === true && moment.atMs !== undefined) {
-    throw new TwinvolError('USAGE', '--wait splits as soon as the pair is duplex, and --at at a moment of its own', { remedy: 'give one of them' });
+    throw new TwinvolError('USAGE', '--wait splits as soon as the pair is duplex, and --at at a moment of its own', {
+      remedy: 'give one of them',
+    });
   }
   const ref = pairRef(primary, secondary);
   if (wait === true && plan !== true) await waitForState(context, ref, 'duplex', timeout);
-  answer(context, await context.call('pair.split', { ...ref, ...moment, ...planned }), (pair) => `pair ${pairName(pair)} ${splitWord(moment, 'split')}`);
+  answer(
+    context,
+    await context.call('pair.split', { ...ref, ...moment, ...planned }),
+    (pair) => `pair ${pairName(pair)} ${splitWord(moment, 'split')}`,
+  );
 };
 
 type CopyOptions = Plan & Waiting & ConsentOptions & { readonly pace?: number; readonly checksum?: boolean };

@@ -10,7 +10,6 @@ const textOf = (path: string): string => readFileSync(new URL(path, ROOT), 'utf8
 const REFERENCE = 'src/control/REFERENCE.md';
 const FAULT_PAGE = 'src/core/FAULTS.md';
 
-
 describe('reference of the control socket', () => {
   it('is what the method table says', async () => {
     await expect(controlReference()).toMatchFileSnapshot(`../../../${REFERENCE}`);

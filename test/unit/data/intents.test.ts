@@ -50,10 +50,10 @@ describe('an intent', () => {
     const { intents } = place(temporary);
     const calls: string[] = [];
     const realWrite = fs.writeSync;
-    const writes = vi.spyOn(fs, 'writeSync').mockImplementation(((...args: Parameters<typeof fs.writeSync>) => {
+    const writes = vi.spyOn(fs, 'writeSync').mockImplementation((...args: Parameters<typeof fs.writeSync>) => {
       calls.push('write');
       return realWrite(...args);
-    }) as typeof fs.writeSync);
+    });
     const syncs = vi.spyOn(fs, 'fdatasyncSync').mockImplementation(() => void calls.push('sync'));
     try {
       intents.mark(0, 512);
