@@ -1,7 +1,7 @@
 /** A scheduled split on a real engine that is killed in between: it happens all the same, once, with the image of its moment. */
 import { expect, it } from 'vitest';
 import { MiB } from '../../src/core/units.ts';
-import type { PairView, VolumeView } from '../../src/core/views.ts';
+import type { PairView } from '../../src/core/views.ts';
 import { connect } from '../../src/nbd-client/nbd-client.ts';
 import { EngineProcess } from '../harness/engine-process.ts';
 import { temporaryDirectory } from '../support/temporary.ts';
@@ -31,7 +31,7 @@ it('a split that was scheduled survives a kill, and takes the image of its momen
     engine = await EngineProcess.start(store);
     expect(await status(engine)).toMatchObject({ scheduledSplit: { atMs, failure: null, group: 'g' } });
     await engine.call('pair.wait', { primary: 'db', state: 'duplex', timeoutMs: 60_000 });
-    const { uri } = (await engine.call('volume.show', { volume: 'db' })) as VolumeView;
+    const { uri } = await engine.call('volume.show', { volume: 'db' });
     await using client = await connect(uri);
     // The host counts up until the split has been seen; what the secondary has is what was acknowledged around the moment.
     const moments: number[] = [];
@@ -44,7 +44,7 @@ it('a split that was scheduled survives a kill, and takes the image of its momen
     const split = await status(engine);
     expect(split.scheduledSplit).toBeNull();
     expect(split.stateSinceMs).toBeGreaterThanOrEqual(atMs);
-    await using image = await connect(((await engine.call('volume.show', { volume: 'copy' })) as VolumeView).uri);
+    await using image = await connect((await engine.call('volume.show', { volume: 'copy' })).uri);
     const last = (await image.read(0, 4096)).readUInt32LE(0);
     expect(moments[last + 1] ?? Number.POSITIVE_INFINITY).toBeGreaterThanOrEqual(split.stateSinceMs);
     expect(await engine.call('group.list', {})).toEqual([{ name: 'g', pairs: [split.id] }]);
