@@ -148,11 +148,12 @@ export interface DataPlane {
   /**
    * Makes a pair known in mode `idle`. `fresh`: new bitmap files. Otherwise they are read, and the marked intents of
    * both volumes are added: after an unclean end the bits are a superset of what may differ.
+   * `distrust`: whatever the files say, every region is dirty.
    * @returns bytes that were added from intents
    */
   pairAttach(
     spec: PairSpec,
-    options: { readonly fresh: boolean },
+    options: { readonly fresh: boolean; readonly distrust?: boolean },
   ): Promise<{ readonly recoveredBytes: number; readonly dirtyBytes: number }>;
   /** What was found wrong with bitmap and intent files of pairs that were attached: a line for each file. */
   fileDamage(): readonly string[];

@@ -203,6 +203,13 @@ export class PairState {
     return countSet(bits) - before;
   }
 
+  /** Everything may differ. @returns regions added */
+  distrustAll(): number {
+    const before = countSet(this.block.primary);
+    setAll(this.block.primary, this.block.regions);
+    return this.block.regions - before;
+  }
+
   /** Applies a switch; called at a closed gate. */
   apply(mode: PairMode, dirty: DirtyChange): void {
     const { words, primary, secondary, regions } = this.block;

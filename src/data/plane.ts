@@ -219,7 +219,7 @@ class Plane extends EventEmitter<PlaneEvents> implements DataPlane {
 
   async pairAttach(
     spec: PairSpec,
-    options: { readonly fresh: boolean },
+    options: { readonly fresh: boolean; readonly distrust?: boolean },
   ): Promise<{ readonly recoveredBytes: number; readonly dirtyBytes: number }> {
     const primary = this.#roster.volume(spec.primary);
     const secondary = this.#roster.volume(spec.secondary);
@@ -230,6 +230,7 @@ class Plane extends EventEmitter<PlaneEvents> implements DataPlane {
     if (!options.fresh) {
       // Nobody else knows the pair yet, so its files are this call's alone.
       recovered = pair.addIntents(primary.intents, 'primary') + pair.addIntents(secondary.intents, 'secondary');
+      if (options.distrust === true) recovered += pair.distrustAll();
       if (recovered > 0) pair.persist();
       pair.recoverSecondaryTimes(spec.secondaryWritten);
       for (const text of [...primary.damage, ...secondary.damage, ...pair.damage]) this.#damage.add(text);

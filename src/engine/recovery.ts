@@ -7,12 +7,16 @@
  * 3. The machine decides for each pair (`recovered`): a duplex pair with dirty bits is resynced, a copy goes on from its
  *    bits, a split or suspended pair goes on tracking.
  * 4. Regions that were to be cleared are cleared.
+ *
+ * At durability level `process` nothing is synced, so bits and marks are worth nothing once the machine itself went
+ * down: then everything counts as dirty.
  */
 import { join } from 'node:path';
 import type { PairRow } from '../core/rows.ts';
 import type { PairSpec } from '../data/plane-api.ts';
+import { bootIdentity, keepBootIdentity, keptBootIdentity } from '../platform/boot-identity.ts';
 import { realMetadataFiles } from '../platform/metadata-files.ts';
-import { BITMAP_DIRECTORY, INTENT_DIRECTORY } from '../store/layout.ts';
+import { BITMAP_DIRECTORY, BOOT_NAME, INTENT_DIRECTORY } from '../store/layout.ts';
 import type { Store } from '../store/store.ts';
 import type { DeviceContext } from './context.ts';
 import type { PairShell } from './pair-shell.ts';
@@ -51,16 +55,29 @@ export const removeOrphanFiles = async (store: Store): Promise<number> => {
 const writtenBefore = ({ secondaryWritten }: PairRow, wasClean: boolean): Pick<PairSpec, 'secondaryWritten'> =>
   secondaryWritten === undefined ? {} : { secondaryWritten: wasClean ? secondaryWritten : { ...secondaryWritten, lastAtMs: null } };
 
+/** The level was `process`, the last run did not end in order, and the machine has started anew since, or may have. */
+const lostThePageCache = ({ directory, tables, wasCleanShutdown }: Store): boolean => {
+  if (wasCleanShutdown || tables.settings.durability !== 'process') return false;
+  const now = bootIdentity();
+  return now === null || keptBootIdentity(join(directory, BOOT_NAME)) !== now;
+};
+
 /** @returns bytes that have to be copied because the last run did not end in order */
 export const recoverDevice = async (context: DeviceContext, shell: PairShell): Promise<number> => {
   const { store, plane, regions, log, events } = context;
+  const distrust = lostThePageCache(store);
+  if (distrust) {
+    const text = 'the machine went down at durability level process: what was not written back is lost, and every pair is copied as a whole';
+    log.warn(text);
+    events.append('warning', 'device', 'durability', { text });
+  }
   const volumes = store.tables.volumes();
   await inBatches(volumes, (row) => plane.volumeAttach(volumeSpec(row)));
   let recoveryBytes = 0;
   const found: Array<{ readonly row: PairRow; readonly dirtyBytes: number }> = [];
   const attach = async (row: PairRow): Promise<void> => {
     const spec = { ...row, fenceData: row.fence === 'data', ...writtenBefore(row, store.wasCleanShutdown) };
-    const { recoveredBytes, dirtyBytes } = await plane.pairAttach(spec, { fresh: false });
+    const { recoveredBytes, dirtyBytes } = await plane.pairAttach(spec, { fresh: false, distrust });
     recoveryBytes += row.state === 'duplex' ? dirtyBytes : recoveredBytes;
     found.push({ row, dirtyBytes });
   };
@@ -75,6 +92,8 @@ export const recoverDevice = async (context: DeviceContext, shell: PairShell): P
     // What fence level `data` had stopped stays stopped: nothing that the secondary lacks may be acknowledged.
     if (row.state === 'suspended' && row.fence === 'data') plane.pairConfigure(row.id, { isFenced: true });
   });
+  const boot = bootIdentity();
+  if (boot !== null && !keepBootIdentity(join(store.directory, BOOT_NAME), boot)) log.debug('there was no room to keep which run of the machine this is');
   regions.resume();
   const facts = { volumes: volumes.length, pairs: found.length, wasCleanShutdown: store.wasCleanShutdown, recoveryBytes };
   log.info(

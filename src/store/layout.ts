@@ -8,6 +8,7 @@
  *     bitmaps/        dirty-region bitmaps (bitmap-file.ts)
  *     intents/        intents
  *     audit.log       inquiries and decisions, a line each (audit-file.ts)
+ *     boot            which run of the machine wrote last: tells a power loss from the end of a process
  *
  * `*.new` is a file that was being written when the machine stopped; nothing refers to it.
  */
@@ -16,6 +17,7 @@ import { join } from 'node:path';
 export const SUPERBLOCK_NAME = 'superblock';
 export const LOCK_NAME = 'lock';
 export const AUDIT_NAME = 'audit.log';
+export const BOOT_NAME = 'boot';
 export const PV_DIRECTORY = 'pv';
 export const BITMAP_DIRECTORY = 'bitmaps';
 export const INTENT_DIRECTORY = 'intents';
