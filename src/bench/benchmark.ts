@@ -9,7 +9,7 @@ import { TwinvolError } from '../core/faults.ts';
 import { connect, type NbdClient, type NbdClientInfo } from '../nbd-client/nbd-client.ts';
 import { NbdError } from '../nbd-client/nbd-error.ts';
 import { BlockLedger } from './block-ledger.ts';
-import { ConnectionLoop, RunState } from './connection-loop.ts';
+import { ConnectionLoop, type OwnBlocks, RunState } from './connection-loop.ts';
 import { LatencyHistogram } from './latency-histogram.ts';
 import {
   type OperationResult,
@@ -23,7 +23,7 @@ import {
 } from './measurement.ts';
 import { RandomNumbers } from './random-numbers.ts';
 import { RequestSource } from './request-source.ts';
-import type { ExportLimits, Placement, Workload } from './workload.ts';
+import type { ExportLimits, Placement, Stream, Workload } from './workload.ts';
 
 /** How long a server may take to answer what is in flight at the end, and when the user is waiting for the prompt. */
 const ANSWER_MS_MAX = 30_000;
@@ -138,7 +138,9 @@ class BenchmarkRun {
           const client = await connectTo(uri, stream.depth, this.#hooks.signal);
           this.#clients.push(client);
           const source = new RequestSource(stream, placement.length, placement.seed, index, key);
-          this.#loops.push(new ConnectionLoop(client, stream, source, this.#state, placement.offset, this.#ledger));
+          this.#loops.push(
+            new ConnectionLoop(client, stream, source, this.#state, placement.offset, this.#ownBlocks(client, stream, index)),
+          );
         }
       }
     } catch (error) {
@@ -146,6 +148,16 @@ class BenchmarkRun {
       throw error;
     }
     this.#sizeBytes = this.#clients[0]?.info.sizeBytes ?? 0;
+  }
+
+  #ownBlocks(client: NbdClient, { connections, depth, name }: Stream, index: number): OwnBlocks | null {
+    const ledger = this.#ledger;
+    if (ledger === null) return null;
+    if (ledger.blocks < connections * depth) {
+      const remedy = 'use a larger --size or --range, or a smaller --depth';
+      throw new TwinvolError('USAGE', `${name}: the range has ${ledger.blocks} blocks, fewer than requests in flight`, { remedy });
+    }
+    return { ledger, first: index, stride: connections, mayUseOthers: client.info.canMultiConn };
   }
 
   /** Waits until the time is over, the user gives up, or all connections are lost. */
@@ -182,24 +194,19 @@ class BenchmarkRun {
     if (ledger === null) return null;
     const total = ledger.known;
     const startMs = performance.now();
-    let [next, taken, complete] = [0, 0, true];
-    const take = (): number => {
-      if (this.#hooks.signal?.aborted === true) {
-        complete = false;
-        return -1;
-      }
-      const block = next < 0 ? -1 : ledger.nextKnown(next);
-      next = block < 0 ? -1 : block + 1;
-      taken += block < 0 ? 0 : 1;
-      return block;
+    let taken = 0;
+    const onBlock = (): boolean => {
+      if (this.#hooks.signal?.aborted === true) return false;
+      taken += 1;
+      return true;
     };
     const timer = setInterval(() => this.#tell('reading-back', total === 0 ? 1 : taken / total, performance.now() - startMs), PROGRESS_MS);
     try {
-      await Promise.all(this.#loops.map((loop) => loop.readBack(take)));
+      await Promise.all(this.#loops.map((loop) => loop.readBack(onBlock)));
     } finally {
       clearInterval(timer);
     }
-    complete = complete && taken === total && this.#state.broken === null;
+    const complete = taken === total && this.#state.broken === null;
     return { checkedBlocks: ledger.checked, mismatches: ledger.mismatches, details: ledger.details, complete };
   }
 

@@ -86,21 +86,31 @@ export class BlockLedger {
     return this.#details;
   }
 
-  /** Takes the block, or the next one that is free, for one request; -1 when all are taken. */
-  claim(block: number): number {
-    const free = this.#busy[block] === 0 ? block : this.#busy.indexOf(0, block);
-    const found = free >= 0 ? free : this.#busy.indexOf(0);
-    if (found >= 0) this.#busy[found] = 1;
-    return found;
+  /**
+   * Takes the block, or the next one that is free, for one request; -1 when all are taken.
+   * @param stride only every so many: connections that do not share what they see keep to blocks of their own
+   */
+  claim(block: number, stride: number = 1): number {
+    const first = block % stride;
+    const turns = Math.ceil((this.blocks - first) / stride);
+    let at = block < this.blocks ? block : first;
+    for (let turn = 0; turn < turns; turn += 1) {
+      if (this.#busy[at] === 0) {
+        this.#busy[at] = 1;
+        return at;
+      }
+      at = at + stride < this.blocks ? at + stride : first;
+    }
+    return -1;
   }
 
   release(block: number): void {
     this.#busy[block] = 0;
   }
 
-  /** The next block at or after `block` whose content is known, or -1. */
-  nextKnown(block: number): number {
-    for (let next = block; next < this.blocks; next += 1) {
+  /** The next block at or after `block`, in steps of `stride`, whose content is known, or -1. */
+  nextKnown(block: number, stride: number = 1): number {
+    for (let next = block; next < this.blocks; next += stride) {
       const expected = this.#expected[next] as number;
       if (expected !== UNWRITTEN && expected !== UNKNOWN) return next;
     }

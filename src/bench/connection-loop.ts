@@ -1,6 +1,9 @@
 /**
  * One connection of a stream at work: `depth` loops that send a request, wait for its reply and count it.
  *
+ * A verifying run on a server that does not promise that connections see each other's writes (CAN_MULTI_CONN) keeps each
+ * connection to blocks of its own: every `stride`-th one.
+ *
  * Invariants: a buffer belongs to one loop and has one request at a time; after `state.isStopped` nothing is sent; a
  * loop ends when the client is broken, so that a dead server does not keep a processor busy.
  */
@@ -22,6 +25,15 @@ export class RunState {
   broken: string | null = null;
 }
 
+/** The blocks of a connection of a verifying run: every `stride`-th one from `first` on. */
+export type OwnBlocks = {
+  readonly ledger: BlockLedger;
+  readonly first: number;
+  readonly stride: number;
+  /** It may use those of the others too; only the reading back is shared out. */
+  readonly mayUseOthers: boolean;
+};
+
 export class ConnectionLoop {
   readonly stream: Stream;
   readonly tallies: Tallies = newTallies();
@@ -29,18 +41,20 @@ export class ConnectionLoop {
   readonly #source: RequestSource;
   readonly #state: RunState;
   readonly #offset: number;
+  readonly #own: OwnBlocks | null;
   readonly #ledger: BlockLedger | null;
   #writesSinceFlush = 0;
   #sentInBurst = 0;
   #pause: Promise<unknown> | null = null;
 
-  constructor(client: NbdClient, stream: Stream, source: RequestSource, state: RunState, offset: number, ledger: BlockLedger | null) {
+  constructor(client: NbdClient, stream: Stream, source: RequestSource, state: RunState, offset: number, own: OwnBlocks | null) {
     this.#client = client;
     this.stream = stream;
     this.#source = source;
     this.#state = state;
     this.#offset = offset;
-    this.#ledger = ledger;
+    this.#own = own;
+    this.#ledger = own?.ledger ?? null;
   }
 
   /** Until the run is stopped or the connection is lost. */
@@ -54,13 +68,19 @@ export class ConnectionLoop {
     await Promise.all(loops);
   }
 
-  /** Reads back blocks that `take` names until it names none (-1). */
-  async readBack(take: () => number): Promise<void> {
-    const ledger = this.#ledger;
-    if (ledger === null) return;
+  /** Reads back what is known of the connection's blocks, and calls `onBlock` for each; until that says no. */
+  async readBack(onBlock: () => boolean): Promise<void> {
+    if (this.#own === null) return;
+    const { ledger, first, stride } = this.#own;
+    let next = first;
+    const take = (): number => {
+      const block = next < 0 || !this.#client.isOpen ? -1 : ledger.nextKnown(next, stride);
+      next = block < 0 || !onBlock() ? -1 : block + stride;
+      return next < 0 ? -1 : block;
+    };
     const loops = Array.from({ length: this.stream.depth }, async () => {
       const buffer = Buffer.allocUnsafeSlow(this.stream.blockBytes);
-      for (let block = take(); block >= 0 && this.#client.isOpen; block = take()) {
+      for (let block = take(); block >= 0; block = take()) {
         try {
           await this.#client.readInto(buffer, this.#offset + block * this.stream.blockBytes);
           ledger.check(buffer, block);
@@ -101,7 +121,7 @@ export class ConnectionLoop {
     source.next();
     const { isWrite } = source;
     const ledger = this.#ledger;
-    const block = ledger === null ? source.block : ledger.claim(source.block);
+    const block = this.#own === null ? source.block : this.#claim(this.#own, source.block);
     if (block < 0) {
       await setImmediate();
       return;
@@ -109,6 +129,12 @@ export class ConnectionLoop {
     if (isWrite) await this.#write(buffer, block, ledger);
     else await this.#read(buffer, block, ledger);
     ledger?.release(block);
+  }
+
+  /** The block that the source names, or the nearest one that it may use. */
+  #claim({ ledger, first, stride, mayUseOthers }: OwnBlocks, block: number): number {
+    if (mayUseOthers) return ledger.claim(block);
+    return ledger.claim(block - (block % stride) + first, stride);
   }
 
   async #read(buffer: Buffer, block: number, ledger: BlockLedger | null): Promise<void> {

@@ -8,7 +8,7 @@ import { type Placement, type StreamFlags, workloadOf } from '../../../src/bench
 import { MiB } from '../../../src/core/units.ts';
 import * as nbd from '../../../src/wire/nbd-constants.ts';
 import { writeDone } from '../../../src/wire/nbd-transmission.ts';
-import { NbdTestServer, type TestServerOptions } from '../../support/nbd-test-server.ts';
+import { ALL_FLAGS, NbdTestServer, type TestServerOptions } from '../../support/nbd-test-server.ts';
 import { temporaryDirectory } from '../../support/temporary.ts';
 
 type Rig = {
@@ -126,6 +126,21 @@ describe('a verifying run', () => {
       const result = await run(flags, { verify: true });
       expect(result.verification).toMatchObject({ mismatches: 0, details: [], complete: true });
       expect(result.verification?.checkedBlocks).toBeGreaterThan(200);
+    });
+  });
+
+  it('keeps connections apart on a server that does not promise that they see the same', async () => {
+    await withServer({ transmissionFlags: ALL_FLAGS & ~nbd.NBD_FLAG_CAN_MULTI_CONN }, async ({ server, run }) => {
+      const result = await run({ ...flags, connections: 4 }, { verify: true });
+      expect(result.verification).toMatchObject({ mismatches: 0, complete: true });
+      for (const { offset, connection } of server.seen) expect((offset / 4096) % 4).toBe(connection);
+    });
+  });
+
+  it('refuses a range with fewer blocks than requests in flight', async () => {
+    await withServer({}, async ({ run }) => {
+      const small = run({ ...flags, depth: 64 }, { verify: true, placement: { length: 64 * 1024 } });
+      await expect(small).rejects.toMatchObject({ code: 'USAGE' });
     });
   });
 

@@ -92,6 +92,14 @@ describe('BlockLedger', () => {
     expect(ledger.claim(0)).toBe(3);
   });
 
+  it('gives a connection only its own blocks, where connections do not share what they see', () => {
+    const ledger = new BlockLedger(0, 7 * BLOCK, BLOCK, 1);
+    expect([ledger.claim(4, 3), ledger.claim(4, 3), ledger.claim(4, 3)]).toEqual([4, 1, -1]);
+    expect([ledger.claim(8, 3), ledger.claim(2, 3), ledger.claim(2, 3)]).toEqual([2, 5, -1]);
+    for (const block of [1, 4]) written(ledger, block);
+    expect([ledger.nextKnown(1, 3), ledger.nextKnown(4, 3), ledger.nextKnown(7, 3), ledger.nextKnown(0, 3)]).toEqual([1, 4, -1, -1]);
+  });
+
   it('keeps the details of the first few, and counts all', () => {
     const ledger = ledgerOf();
     for (let block = 0; block < 40; block += 1) {
