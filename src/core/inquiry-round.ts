@@ -5,6 +5,7 @@
  *
  *   waiting --answer with the round's id--> answered     (more answers only ever ADD facts)
  *   waiting --lost, refused, deadline-----> no-answer    (final: a later answer changes nothing)
+ *   answered --lost-----------------------> answered     (volumes that it said nothing about stay silent)
  *
  * Invariants: an event for another round, for a host that was not asked, or after the end changes nothing; facts are
  * never taken back, so a second answer cannot turn "mounted" into "not mounted"; two answers that contradict each other
@@ -32,7 +33,13 @@ export type RoundEvent =
 
 type Outcome =
   | { readonly kind: 'waiting' }
-  | { readonly kind: 'answered'; readonly facts: ReadonlyMap<number, readonly HostFact[]>; readonly afterMs: number }
+  | {
+      readonly kind: 'answered';
+      readonly facts: ReadonlyMap<number, readonly HostFact[]>;
+      readonly afterMs: number;
+      /** It was lost after its answer: of the volumes that it had said nothing about it can say nothing any more. */
+      readonly isLost: boolean;
+    }
   | { readonly kind: 'no-answer'; readonly reason: NoAnswerReason; readonly text: string };
 
 export type Round = {
@@ -87,11 +94,13 @@ const outcomeAfter = (round: Round, asked: Asked, outcome: Outcome, event: Round
     case 'answer': {
       if (event.host !== asked.host || event.id !== round.id || outcome.kind === 'no-answer') return outcome;
       const facts = collectFacts(event.findings, asked.volumes);
-      if (outcome.kind === 'waiting') return { kind: 'answered', facts, afterMs: event.afterMs };
-      return { ...outcome, facts: mergeAll(outcome.facts, facts) };
+      if (outcome.kind === 'waiting') return { kind: 'answered', facts, afterMs: event.afterMs, isLost: false };
+      const known = outcome.isLost ? new Map([...facts].filter(([volume]) => outcome.facts.has(volume))) : facts;
+      return { ...outcome, facts: mergeAll(outcome.facts, known) };
     }
     case 'lost':
-      if (event.host !== asked.host || outcome.kind !== 'waiting') return outcome;
+      if (event.host !== asked.host || outcome.kind === 'no-answer') return outcome;
+      if (outcome.kind === 'answered') return { ...outcome, isLost: true };
       return { kind: 'no-answer', reason: event.reason, text: event.text };
     case 'deadline':
       if (outcome.kind !== 'waiting') return outcome;

@@ -46,6 +46,12 @@ describe('a round of asking', () => {
     expect(said(roundAnswers(round))).toEqual(['a1 deadline', 'a2 deadline', 'b1 garbage']);
   });
 
+  it('does not take from a host that was lost what it had not said before', () => {
+    const lost: RoundEvent = { kind: 'lost', host: 'a', reason: 'disconnected', text: 'cut' };
+    const round = after(answer('a', [CLEAN], 'i', [1]), lost, answer('a', [CLEAN]), answer('a', [OPEN], 'i', [1]));
+    expect(said(roundAnswers(round))).toEqual(['a1 unknown+open', 'a2 garbage', 'b1 deadline']);
+  });
+
   it('does not take an answer of a host that was lost', () => {
     const round = after({ kind: 'lost', host: 'a', reason: 'disconnected', text: 'cut' }, answer('a', [CLEAN]));
     expect(said(roundAnswers(round)).slice(0, 2)).toEqual(['a1 disconnected', 'a2 disconnected']);
