@@ -68,3 +68,22 @@ export const faultLatencyMs = (faults: readonly ActiveFault[], operation: FaultO
   }
   return latencyMs;
 };
+
+/** A rule that fails everything, for a volume that is gone. */
+export const alwaysFails = (volume: number): ActiveFault => {
+  const rule = {
+    id: 0,
+    volume,
+    error: 'any',
+    errno: 'EIO',
+    offset: 0,
+    length: Number.MAX_SAFE_INTEGER,
+    rate: 1,
+    latencyMs: 0,
+    count: null,
+    seed: 0,
+    hits: 0,
+    expired: false,
+  } as const;
+  return { rule, counters: Int32Array.of(0, 0, -1) };
+};

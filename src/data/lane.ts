@@ -29,7 +29,6 @@ const HEADROOM_BYTES: number = 64 * 1024;
 
 /** A volume as a lane knows it. */
 export type LaneVolume = WorkerVolume & {
-  name: string;
   /** A command holds it: writes wait. */
   isHeld: boolean;
   /** A rule may make requests to it, or to a secondary of it, wait. */
@@ -229,9 +228,8 @@ const noteDelay = (volume: LaneVolume): void => {
   volume.mayDelay = volume.leg.faults !== null || volume.primaryOf.some((pair) => pair.secondary.leg.faults !== null);
 };
 
-const makeLaneVolume = (message: VolumeMessage, base: WorkerVolume): LaneVolume => ({
+const makeLaneVolume = (base: WorkerVolume): LaneVolume => ({
   ...base,
-  name: message.name,
   isHeld: false,
   mayDelay: false,
 });

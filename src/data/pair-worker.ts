@@ -24,7 +24,7 @@ export default async (task: PairTask): Promise<CopyResult | VerifyResult> => {
   const device = new Int32Array(task.device);
   const send = (message: FromPairWorker): void => task.port.postMessage(message);
   const path = new WritePath(device, task.slot, (failure) => send({ type: 'leg-failed', failure }));
-  const picture = new WorkerVolumes<WorkerVolume>(task.slot, (_message, base) => base);
+  const picture = new WorkerVolumes<WorkerVolume>(task.slot, (base) => base);
   picture.survivesPowerLoss = task.survivesPowerLoss;
   for (const volume of task.volumes) picture.apply(volume);
   picture.apply(task.pair);

@@ -7,6 +7,7 @@
 import { BitmapFile } from '../store/bitmap-file.ts';
 import { INTENT_EXTENT_BYTES } from '../core/units.ts';
 import type { FaultRule } from '../engine/api.ts';
+import { alwaysFails } from './fault-rules.ts';
 import { Intents } from './intents.ts';
 import { Leg, type LegSpec } from './leg.ts';
 import { pairBlock, volumeBlock } from './shared-memory.ts';
@@ -43,9 +44,9 @@ export class WorkerVolumes<V extends WorkerVolume> {
   readonly pairs = new Map<number, WorkerPair>();
   survivesPowerLoss = true;
   readonly #slot: number;
-  readonly #make: (message: VolumeMessage, base: WorkerVolume) => V;
+  readonly #make: (base: WorkerVolume) => V;
 
-  constructor(slot: number, make: (message: VolumeMessage, base: WorkerVolume) => V) {
+  constructor(slot: number, make: (base: WorkerVolume) => V) {
     this.#slot = slot;
     this.#make = make;
   }
@@ -55,8 +56,7 @@ export class WorkerVolumes<V extends WorkerVolume> {
       case 'volume':
         return this.#volume(message);
       case 'volume-gone':
-        this.volumes.delete(message.number);
-        return;
+        return this.#volumeGone(message.number);
       case 'pair':
         return this.#pair(message);
       case 'pair-gone':
@@ -76,11 +76,20 @@ export class WorkerVolumes<V extends WorkerVolume> {
     const intents = message.intents === null ? null : this.#intents(message.leg.number, message.intents);
     const known = this.volumes.get(message.leg.number);
     if (known === undefined) {
-      this.volumes.set(message.leg.number, this.#make(message, { leg, intents, primaryOf: [], secondaryOf: null }));
+      this.volumes.set(message.leg.number, this.#make({ name: message.name, leg, intents, primaryOf: [], secondaryOf: null }));
       return;
     }
+    known.name = message.name;
     known.leg = leg;
     known.intents = intents;
+  }
+
+  /** A client that is still there gets an error from here on: its regions may be another volume's soon. */
+  #volumeGone(number: number): void {
+    const known = this.volumes.get(number);
+    if (known === undefined) return;
+    known.leg.faults = [alwaysFails(number)];
+    this.volumes.delete(number);
   }
 
   #intents(number: number, spec: IntentsSpec): Intents {

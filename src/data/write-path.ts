@@ -21,6 +21,7 @@ import { WriteGate } from './write-gate.ts';
 
 /** A volume as a worker knows it. */
 export type WorkerVolume = {
+  name: string;
   leg: Leg;
   intents: Intents | null;
   /** Pairs whose primary it is. */

@@ -25,7 +25,7 @@ export default async (task: ZeroTask): Promise<void> => {
   const { port, slot } = task;
   const send = (message: FromZeroWorker): void => port.postMessage(message);
   const path = new WritePath(new Int32Array(task.device), slot, (failure) => send({ type: 'leg-failed', failure }));
-  const picture = new WorkerVolumes<WorkerVolume>(slot, (_message, base) => base);
+  const picture = new WorkerVolumes<WorkerVolume>(slot, (base) => base);
   const puncher = new HolePuncher();
   let last: Promise<void> = Promise.resolve();
 

@@ -67,7 +67,8 @@ export const recoverDevice = async (context: DeviceContext, shell: PairShell): P
   const { store, plane, regions, log, events } = context;
   const distrust = lostThePageCache(store);
   if (distrust) {
-    const text = 'the machine went down at durability level process: what was not written back is lost, and every pair is copied as a whole';
+    const text =
+      'the machine went down at durability level process: what was not written back is lost, and every pair is copied as a whole';
     log.warn(text);
     events.append('warning', 'device', 'durability', { text });
   }
@@ -93,7 +94,8 @@ export const recoverDevice = async (context: DeviceContext, shell: PairShell): P
     if (row.state === 'suspended' && row.fence === 'data') plane.pairConfigure(row.id, { isFenced: true });
   });
   const boot = bootIdentity();
-  if (boot !== null && !keepBootIdentity(join(store.directory, BOOT_NAME), boot)) log.debug('there was no room to keep which run of the machine this is');
+  if (boot !== null && !keepBootIdentity(join(store.directory, BOOT_NAME), boot))
+    log.debug('there was no room to keep which run of the machine this is');
   regions.resume();
   const facts = { volumes: volumes.length, pairs: found.length, wasCleanShutdown: store.wasCleanShutdown, recoveryBytes };
   log.info(

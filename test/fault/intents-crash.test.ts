@@ -7,7 +7,7 @@
  * that the trace is cut at many moments, and recovery is done on what the cut leaves (fault model: plane-trace.ts).
  */
 // First: it replaces functions that the others keep references to.
-import { record, Recorder, Replay, type TraceEvent } from '../support/plane-trace.ts';
+import { type CrashImage, record, Recorder, Replay, type TraceEvent } from '../support/plane-trace.ts';
 import fs from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { INTENT_EXTENT_BYTES, MiB } from '../../src/core/units.ts';
@@ -19,10 +19,10 @@ import { later, PlaneLoad } from '../support/plane-load.ts';
 import { randomFrom } from '../support/plane-thread.ts';
 import { temporaryDirectory } from '../support/temporary.ts';
 
-const legIn = (image: ReadonlyMap<string, { readonly content: Uint8Array }>, leg: string): Buffer => {
+const legIn = (image: CrashImage, leg: string): Buffer => {
   const file = image.get(leg);
   if (file === undefined) throw new Error(`the image has no ${leg}`);
-  return Buffer.from(file.content);
+  return file.content;
 };
 
 const REGIONS = 16;

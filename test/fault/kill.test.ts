@@ -16,7 +16,7 @@ describe('kill -9 of the engine', () => {
     { durability: 'power' as const, kills: KILLS - 5 },
     { durability: 'process' as const, kills: 5 },
   ])(
-    'at $kills random moments, durability $durability: nothing acknowledged is lost, tables are whole, legs are equal once duplex',
+    '[kill] at $kills random moments, durability $durability: nothing acknowledged is lost, tables are whole, legs are equal once duplex',
     { timeout: 120_000 },
     async ({ durability, kills }) => {
       await using temporary = await temporaryDirectory();

@@ -5,6 +5,7 @@ import { pino } from 'pino';
 import { describe, expect, it } from 'vitest';
 import { KiB, MiB } from '../../src/core/units.ts';
 import { type Device, openDevice } from '../../src/index.ts';
+import { EngineProcess } from '../harness/engine-process.ts';
 import { checksum, failure, VOLUME_BYTES, writeTo } from '../support/pair-device.ts';
 import { type TemporaryDirectory, temporaryDirectory } from '../support/temporary.ts';
 
@@ -197,5 +198,37 @@ describe('a copy', () => {
     await pair?.wait('duplex');
     expect(pair?.status().copiedBytes).toBeLessThanOrEqual(8 * MiB);
     expect(await pair?.verify()).toMatchObject({ differingBytes: 0 });
+  });
+});
+
+describe('the machine', () => {
+  const killedAt = async (temporary: TemporaryDirectory, durability: 'power' | 'process'): Promise<string> => {
+    const store = await storeWithPair(temporary);
+    const engine = await EngineProcess.start(store);
+    await engine.call('settings.set', { durability });
+    await engine.kill();
+    return store;
+  };
+
+  it('[power-cut-process] that went down at level process: no bitmap is believed, every pair is copied as a whole, and it is said', async () => {
+    await using temporary = await temporaryDirectory();
+    const store = await killedAt(temporary, 'process');
+    // As the next run of the machine finds it.
+    await writeFile(join(store, 'boot'), '00000000-0000-4000-8000-000000000000\n');
+    const { device, log } = await started(store);
+    await using _device = device;
+    expect(log()).toContain('went down at durability level process');
+    expect(device.status().durability).toMatchObject({ level: 'process', lastRecoveryBytes: VOLUME_BYTES });
+    await device.pairs()[0]?.wait('duplex');
+    expect(await device.pairs()[0]?.verify()).toMatchObject({ differingBytes: 0 });
+  });
+
+  it.each(['power', 'process'] as const)('that went on while the engine was killed, level %s: bitmaps are believed', async (level) => {
+    await using temporary = await temporaryDirectory();
+    const { device, log } = await started(await killedAt(temporary, level));
+    await using _device = device;
+    expect(log()).not.toContain('went down at durability level');
+    expect(device.status().durability).toMatchObject({ level, lastRecoveryBytes: 0 });
+    expect(device.pairs()[0]?.state).toBe('duplex');
   });
 });

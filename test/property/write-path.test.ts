@@ -106,7 +106,7 @@ class Bench {
       const spec = pairSpec({ id: index + 1, secondary: index + 2, fenceData, dirtyRegionBytes });
       return new PairState(spec, this.volumes[0] as VolumeState, this.#store, true);
     });
-    const picture = new WorkerVolumes<WorkerVolume>(1, (_message, base) => base);
+    const picture = new WorkerVolumes<WorkerVolume>(1, (base) => base);
     for (const volume of this.volumes) picture.apply(volume.message());
     for (const pair of this.pairs) picture.apply(pair.message());
     this.workers = this.pairs.map((pair) => picture.pairs.get(pair.spec.id) as WorkerPair);

@@ -129,7 +129,7 @@ export const unequalRegions = ({ pair, legs }: LegPair, which: 'clean' | 'all' =
 
 /** The pair as a worker has it, in this thread. */
 export const workerPair = ({ primary, secondary, pair }: LegPair, slot = 1): WorkerPair => {
-  const picture = new WorkerVolumes<WorkerVolume>(slot, (_message, base) => base);
+  const picture = new WorkerVolumes<WorkerVolume>(slot, (base) => base);
   for (const message of [primary.message(), secondary.message(), pair.message()]) picture.apply(message);
   return picture.pairs.get(pair.spec.id) as WorkerPair;
 };

@@ -30,7 +30,7 @@ const pathOf = (job: { readonly device: SharedArrayBuffer; readonly slot: number
 };
 
 const pictureOf = (job: Job<'write'> | Job<'copy'>): WorkerVolumes<WorkerVolume> => {
-  const picture = new WorkerVolumes<WorkerVolume>(job.slot, (_message, base) => base);
+  const picture = new WorkerVolumes<WorkerVolume>(job.slot, (base) => base);
   picture.survivesPowerLoss = job.survivesPowerLoss;
   for (const message of [...job.volumes, ...job.pairs]) picture.apply(message);
   return picture;
@@ -189,7 +189,7 @@ const close = (job: Job<'close'>): { readonly notAlone: number } => {
 };
 
 const mark = (job: MarkJob): { readonly unmarked: number; readonly failed: number } => {
-  const picture = new WorkerVolumes<WorkerVolume>(job.slot, (_message, base) => base);
+  const picture = new WorkerVolumes<WorkerVolume>(job.slot, (base) => base);
   picture.apply(job.volume);
   const intents = [...picture.volumes.values()][0]?.intents;
   if (intents === null || intents === undefined) throw new Error('the volume has no intents');

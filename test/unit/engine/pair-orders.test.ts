@@ -30,7 +30,13 @@ const callsOf = async (work: () => Promise<unknown>): Promise<string[]> => {
   await work();
   return [...plane.calls];
 };
-const settled = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 30));
+/** Nothing was asked of the data plane for a while: what had begun has ended, also on a busy machine. */
+const settled = async (): Promise<void> => {
+  for (let seen = -1; seen !== plane.calls.length; ) {
+    seen = plane.calls.length;
+    await new Promise((resolve) => setTimeout(resolve, 250));
+  }
+};
 const state = () => engine.pairStatus({ primary: 'db' })[0];
 const copyDone = async (): Promise<void> => {
   plane.emit('copyDone', { pair: state()?.id ?? 0 });
