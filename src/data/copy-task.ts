@@ -163,6 +163,9 @@ export class CopyTask {
     }
   }
 
+  /** Where the source is known to have data: tmpfs walks to the next hole at each question, which made copies quadratic. */
+  #dataFrom = 0;
+  #dataUntil = 0;
   async #copyRange(offset: number, end: number): Promise<boolean> {
     const { source, target } = this.#legs();
     for (let at = offset; at < end; ) {
@@ -170,7 +173,11 @@ export class CopyTask {
       if (data > at && !target.isHole(at, data - at) && !(await punchLeg(target, at, data - at, this.#puncher))) {
         return this.#fail('target', target.failure);
       }
-      const hole = data < end ? source.nextHole(data, end) : end;
+      if (data < end && (data < this.#dataFrom || data >= this.#dataUntil)) {
+        this.#dataFrom = data;
+        this.#dataUntil = source.nextHole(data, this.#canSeekHoles ? this.#capacityBytes : end);
+      }
+      const hole = data < end ? Math.min(end, this.#dataUntil) : end;
       for (at = data; at < hole; ) {
         const bytes = Math.min(BUFFER_BYTES, hole - at);
         if (!source.read(this.#buffer, 0, at, bytes)) return this.#fail('source', source.failure);

@@ -121,7 +121,8 @@ export class FlushPromises {
   broken(image: CrashImage): number[] {
     const versions = image.get('primary')?.versions as Uint32Array;
     const found: number[] = [];
-    for (const [sector, version] of this.#floor.entries()) if ((versions[sector] as number) < version) found.push(sector * SECTOR);
+    for (let sector = 0; sector < versions.length; sector += 1)
+      if ((versions[sector] as number) < (this.#floor[sector] as number)) found.push(sector * SECTOR);
     return found;
   }
 }

@@ -63,9 +63,15 @@ const settingsText = (settings: DeviceSettings, context: CommandContext): string
   );
 };
 
+/** A text as what the setting is: on or off, a number, or a word that the engine checks. */
+const settingValue = (like: string | boolean | number, text: string): string | boolean | number => {
+  if (typeof like === 'boolean') return flagArgument(text);
+  return typeof like === 'number' ? numberArgument('number', 0, Number.MAX_SAFE_INTEGER)(text) : text;
+};
+
 /** `name=value` words to settings; the engine checks the values of those that are words. */
-const settingsOf = (assignments: readonly string[]): Record<string, string | boolean> => {
-  const changes: Record<string, string | boolean> = {};
+const settingsOf = (assignments: readonly string[]): Record<string, string | boolean | number> => {
+  const changes: Record<string, string | boolean | number> = {};
   for (const assignment of assignments) {
     const [, name = '', value = ''] = /^([^=]*)=(.*)$/s.exec(assignment) ?? [];
     const known = SETTING_NAMES.find((setting) => setting.toLowerCase() === name.replaceAll('-', '').toLowerCase());
@@ -75,7 +81,7 @@ const settingsOf = (assignments: readonly string[]): Record<string, string | boo
         remedy: `${near === null ? '' : `did you mean ${near}? `}give NAME=VALUE with one of: ${SETTING_NAMES.join(', ')}`,
       });
     }
-    changes[known] = typeof SETTINGS_DEFAULT[known] === 'boolean' ? flagArgument(value) : value;
+    changes[known] = settingValue(SETTINGS_DEFAULT[known], value);
   }
   return changes;
 };

@@ -1,11 +1,14 @@
 /** The data plane as a whole: pairs under real NBD connections, through every mode. */
 import { createHash } from 'node:crypto';
 import fs from 'node:fs';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { KiB, MiB } from '../../../src/core/units.ts';
 import type { NbdClient } from '../../../src/nbd-client/index.ts';
 import { PlaneBench, until } from '../../support/plane-bench.ts';
 import { randomFrom } from '../../support/plane-thread.ts';
+
+// Each test starts threads of its own, which takes its time where other tests do the same.
+vi.setConfig({ testTimeout: 60_000 });
 
 const sum = (content: Buffer): string => createHash('sha256').update(content).digest('hex');
 
