@@ -359,7 +359,9 @@ describe('pool, group, fault, client, settings, status, events', () => {
     expect(JSON.parse((await line('status --json')).out)).toMatchObject({ pid: 4711 });
     expect((await line('settings')).out).toMatch(/^condition +any$/m);
     expect((await line('settings set fit=regions exports-follow-grants=on')).out).toMatch(/^fit +regions$/m);
-    expect(set.calls).toEqual([{ fit: 'regions', exportsFollowGrants: true }]);
+    expect((await line('settings set inquiry-deadline-ms=1500')).exit).toBe(0);
+    expect((await line('settings set inquiryDeadlineMs=soon')).exit).toBe(64);
+    expect(set.calls).toEqual([{ fit: 'regions', exportsFollowGrants: true }, { inquiryDeadlineMs: 1500 }]);
     expect(await line('settings set fits=regions')).toMatchObject({ exit: 64, err: expect.stringContaining('did you mean fit?') });
     expect(await line('settings set fit=snug')).toMatchObject({ exit: 64 });
   });
