@@ -174,7 +174,7 @@ it('a crash between any two steps leaves every region with one owner, and no old
   expect(new Set(steps)).toEqual(
     new Set([...steps, 'commit', 'committed', 'punch', 'volumeHold', 'volumeReplace', 'pairAttach', 'pairsSwitch', 'copyStart']),
   );
-});
+}, 300_000);
 
 it('kills at random moments do no harm either', async () => {
   await using temporary = await temporaryDirectory();
@@ -208,4 +208,4 @@ it('kills at random moments do no harm either', async () => {
     await recovers(store);
     fs.rmSync(store, { recursive: true });
   }
-});
+}, 120_000 + KILLS * 20_000);

@@ -226,5 +226,5 @@ describe('twinvol apply', () => {
     const { changes, met } = JSON.parse((await runLine(`apply ${file} --json`, {}, store)).out) as ApplyView;
     expect([changes.length, met]).toEqual([600 - present, present]);
     expect((await twinvol(['apply', '-', '--json'], { store, input: `volumes:\n${volumes}\n` })).stdout).toContain('"met": 600');
-  });
+  }, 120_000);
 });

@@ -171,7 +171,7 @@ describe('a consistency group', () => {
     }
     // Without writes under way at the moment of the split the rounds would show nothing.
     expect(Math.max(...inFlight)).toBeGreaterThan(CHAINS);
-  });
+  }, 180_000);
 
   it('is split as a whole or not at all: one pair that cannot be split keeps the others mirroring', async () => {
     await using device = await openDevice({ pvSize: '1G', lanes: 2 });
