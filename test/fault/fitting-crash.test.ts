@@ -176,36 +176,40 @@ it('a crash between any two steps leaves every region with one owner, and no old
   );
 }, 300_000);
 
-it('kills at random moments do no harm either', async () => {
-  await using temporary = await temporaryDirectory();
-  const fresh = temporary.path('fresh');
-  await initStore(fresh, { regionBytes: 256 * 1024, pvBytes: 64 * MiB });
-  {
-    const engine = await openEngine({ store: fresh, lanes: 1 });
-    await makeVolumes(engine, (name) => engine.uri(name));
-    await engine.close();
-  }
-  const random = randomFrom(SEED);
-  for (let kill = 0; kill < KILLS; kill += 1) {
-    const store = temporary.path(`kill-${kill}`);
-    copyStore(fresh, store);
-    const engine = await EngineProcess.start(store);
-    const commands: Commands = {
-      // oxlint-disable-next-line typescript/no-unnecessary-type-assertion -- a plan was not asked for
-      pairCreate: (input) => engine.call('pair.create', input) as ReturnType<Commands['pairCreate']>,
-      pairWait: (input) => engine.call('pair.wait', input),
-      // oxlint-disable-next-line typescript/no-unnecessary-type-assertion -- a plan was not asked for
-      pairRelease: (input) => engine.call('pair.release', input) as ReturnType<Commands['pairRelease']>,
-      poolRestoreSize: (input) => engine.call('pool.restoreSize', input),
-      volumeDelete: (input) => engine.call('volume.delete', input),
-    };
-    const atMs = random() * 400;
-    const running = everything(commands).catch(() => undefined);
-    await Promise.race([running, new Promise((resolve) => setTimeout(resolve, atMs))]);
-    await engine.kill();
-    await running;
-    expect({ seed: SEED, kill, atMs, findings: await findingsIn(store, allowed) }).toEqual({ seed: SEED, kill, atMs, findings: [] });
-    await recovers(store);
-    fs.rmSync(store, { recursive: true });
-  }
-}, 120_000 + KILLS * 20_000);
+it(
+  'kills at random moments do no harm either',
+  async () => {
+    await using temporary = await temporaryDirectory();
+    const fresh = temporary.path('fresh');
+    await initStore(fresh, { regionBytes: 256 * 1024, pvBytes: 64 * MiB });
+    {
+      const engine = await openEngine({ store: fresh, lanes: 1 });
+      await makeVolumes(engine, (name) => engine.uri(name));
+      await engine.close();
+    }
+    const random = randomFrom(SEED);
+    for (let kill = 0; kill < KILLS; kill += 1) {
+      const store = temporary.path(`kill-${kill}`);
+      copyStore(fresh, store);
+      const engine = await EngineProcess.start(store);
+      const commands: Commands = {
+        // oxlint-disable-next-line typescript/no-unnecessary-type-assertion -- a plan was not asked for
+        pairCreate: (input) => engine.call('pair.create', input) as ReturnType<Commands['pairCreate']>,
+        pairWait: (input) => engine.call('pair.wait', input),
+        // oxlint-disable-next-line typescript/no-unnecessary-type-assertion -- a plan was not asked for
+        pairRelease: (input) => engine.call('pair.release', input) as ReturnType<Commands['pairRelease']>,
+        poolRestoreSize: (input) => engine.call('pool.restoreSize', input),
+        volumeDelete: (input) => engine.call('volume.delete', input),
+      };
+      const atMs = random() * 400;
+      const running = everything(commands).catch(() => undefined);
+      await Promise.race([running, new Promise((resolve) => setTimeout(resolve, atMs))]);
+      await engine.kill();
+      await running;
+      expect({ seed: SEED, kill, atMs, findings: await findingsIn(store, allowed) }).toEqual({ seed: SEED, kill, atMs, findings: [] });
+      await recovers(store);
+      fs.rmSync(store, { recursive: true });
+    }
+  },
+  120_000 + KILLS * 20_000,
+);
