@@ -127,7 +127,7 @@ export const ALIAS_TABLE: readonly AliasSpec[] = [
       { flag: '-nowait', value: null, means: 'does not wait: exit status 1 simplex, 2 copy, 3 pair, 4 split, 5 suspended' },
       LOCAL,
     ],
-    differs: ['Exit status 233 when the time is over, as there.'],
+    differs: ['Exit status 233 when the time is over, as there.', 'With -nowait: 1 simplex, 2 copy, 3 pair, 4 split, 5 suspended.'],
     examples: ['pairevtwait -g nightly -s pair -t 300', 'pairevtwait -d db -nowait'],
   },
 ];
