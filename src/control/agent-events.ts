@@ -1,11 +1,13 @@
 /**
  * What the agents do, as events of the device: who came and went, who was turned away, and what was mounted or unmounted.
  *
- * Refusals are told sparingly: a stranger who knocks all the time must not push everything else out of the event log.
+ * Told sparingly: a stranger who knocks all the time, or a host whose mounts flap, must not push everything else out of the
+ * event log. The mount table has the last state in any case.
  */
 import { factText } from '../core/inquiry-text.ts';
 import type { EventView } from '../core/views.ts';
 import type { InquiryService } from './inquiry-service.ts';
+import type { MountChange } from './mount-table.ts';
 
 const REFUSAL_MS = 10_000;
 
@@ -29,10 +31,48 @@ export const tellAgentEvents = (service: InquiryService, tell: Tell, nameOf: (vo
     toldAtMs = atMs;
     untold = 0;
   });
-  service.on('mounts', ({ host, volume, appeared, vanished }) => {
-    const name = nameOf(volume) ?? `volume ${volume}`;
-    const lines = (facts: typeof appeared): readonly string[] =>
-      facts.filter((fact) => fact.kind !== 'not-mounted').map((fact) => factText(host, name, fact));
-    tell('notice', host, { volume, appeared: lines(appeared), vanished: lines(vanished) });
-  });
+  const mounts = new MountNotices(tell, nameOf);
+  service.on('mounts', (change) => mounts.take(change));
 };
+
+/** At most so many changes of one host are told within a while. */
+const CHANGES_MAX = 20;
+const CHANGES_MS = 10_000;
+const LINES_MAX = 20;
+const LINE_CHARS_MAX = 500;
+
+class MountNotices {
+  readonly #tell: Tell;
+  readonly #nameOf: (volume: number) => string | null;
+  readonly #told = new Map<string, { sinceMs: number; count: number; untold: number }>();
+
+  constructor(tell: Tell, nameOf: (volume: number) => string | null) {
+    this.#tell = tell;
+    this.#nameOf = nameOf;
+  }
+
+  take({ host, volume, appeared, vanished }: MountChange): void {
+    const untoldBefore = this.#admit(host);
+    if (untoldBefore === null) return;
+    const name = this.#nameOf(volume) ?? `volume ${volume}`;
+    const lines = (facts: MountChange['appeared']): readonly string[] => {
+      const uses = facts.filter((fact) => fact.kind !== 'not-mounted');
+      return uses.slice(0, LINES_MAX).map((fact) => factText(host, name, fact).slice(0, LINE_CHARS_MAX));
+    };
+    this.#tell('notice', host, { volume, appeared: lines(appeared), vanished: lines(vanished), untoldBefore });
+  }
+
+  /** How many changes of the host were not told before this one; null: nor is this one. */
+  #admit(host: string): number | null {
+    const atMs = performance.now();
+    const told = this.#told.get(host);
+    if (told === undefined || atMs - told.sinceMs > CHANGES_MS) {
+      this.#told.set(host, { sinceMs: atMs, count: 1, untold: 0 });
+      return told?.untold ?? 0;
+    }
+    told.count += 1;
+    if (told.count <= CHANGES_MAX) return 0;
+    told.untold += 1;
+    return null;
+  }
+}

@@ -2,7 +2,8 @@
  * The audit record: what was asked before content was overwritten, what came back, and who decided what (specification
  * 6, step 4). Numbered from 1 without a gap, kept for good; codec: wire/audit-line.ts, file: store/audit-file.ts.
  *
- * One inquiry is a chain of records that name its number: `inquiry`, an `answer` for each host and volume, a `decision`
+ * One inquiry is a chain of records that name its number: `inquiry`, an `answer` for each host and volume (one for all
+ * volumes that a host says the same of: that it does not use them, or nothing), a `decision`
  * with an `override` for each finding that was overridden, and an `outcome` when the command has been carried out or has
  * failed. A decision to go on without an outcome is what a crash in between leaves. `host` records what changes who is asked.
  *
@@ -17,7 +18,9 @@ import type { HostAccess } from './rows.ts';
 export type AuditInquiry = {
   readonly kind: 'inquiry';
   readonly command: string;
+  /** Of a long list the first ones, and `volumeCount` says how many there are. */
   readonly volumes: readonly VolumeName[];
+  readonly volumeCount: number;
   /** Who was asked. */
   readonly hosts: readonly string[];
 };
@@ -26,7 +29,9 @@ export type AuditAnswer = {
   readonly kind: 'answer';
   readonly inquiry: number;
   readonly host: string;
-  readonly volume: VolumeName;
+  /** What the answer is about; of a long list the first ones, and `volumeCount` says how many there are. */
+  readonly volumes: readonly VolumeName[];
+  readonly volumeCount: number;
   readonly outcome: 'answered' | 'no-answer';
   /** Null when the host answered. */
   readonly reason: NoAnswerReason | null;

@@ -75,6 +75,8 @@ export type AnswerView = {
   readonly host: string;
   readonly volume: VolumeName;
   readonly outcome: 'answered' | 'no-answer';
+  /** True where the host said that it does not use the volume, and nothing else. */
+  readonly unused: boolean;
   /** A line for each fact, or why there is no answer. */
   readonly texts: readonly string[];
   readonly reason: NoAnswerReason | null;

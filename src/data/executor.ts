@@ -7,6 +7,7 @@
  */
 import { nbdErrnoOf } from '../core/faults.ts';
 import {
+  NBD_CMD_BLOCK_STATUS,
   NBD_CMD_CACHE,
   NBD_CMD_FLAG_FAST_ZERO,
   NBD_CMD_FLAG_FUA,
@@ -231,7 +232,8 @@ export class Executor {
   /** A rule says that this volume is slow: the request is carried out later. True when it was put off. */
   #delay(connection: Connection, session: Session, request: NbdRequest, buffer: Buffer, payloadAt: number): boolean {
     const isWrite = request.type === NBD_CMD_WRITE || request.type === NBD_CMD_TRIM || request.type === NBD_CMD_WRITE_ZEROES;
-    if (isWrite && session.volume.isHeld) return false;
+    // What is known of holes and dirty regions comes from no medium.
+    if (request.type === NBD_CMD_BLOCK_STATUS || (isWrite && session.volume.isHeld)) return false;
     const latencyMs = latencyOf(session.volume, operationOf(request.type), request.offset, request.length);
     if (latencyMs === 0) return false;
     const kept = connection.keepRequest(request);
@@ -242,6 +244,8 @@ export class Executor {
   }
 
   #delayed(connection: Connection, session: Session, request: NbdRequest, payload: Buffer, isWrite: boolean): void {
+    // Nobody waits for it any more, and whoever held the volume since believes that nothing is under way.
+    if (connection.isGone) return;
     const { volume } = session;
     const { path, flushes } = this.#lane;
     const answer = (code: string): void => this.#replyLate(connection, session, request, code, isWrite, heldBytesOf(request));

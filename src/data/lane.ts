@@ -18,7 +18,7 @@ import { FlushGroup } from './flush-group.ts';
 import type { FromLane, LaneStart, ToLane, ZeroJob } from './lane-messages.ts';
 import { Outbox } from './outbox.ts';
 import { DEVICE } from './shared-memory.ts';
-import { WorkerVolumes, type PictureMessage, type VolumeMessage } from './worker-volumes.ts';
+import { WorkerVolumes, type PictureMessage } from './worker-volumes.ts';
 import { WritePath, type LegFailure, type WorkerPair, type WorkerVolume } from './write-path.ts';
 
 /** Bytes read from a socket at once. */

@@ -7,7 +7,7 @@
  */
 import type { Logger } from 'pino';
 import type { AuditEntry, AuditHost, AuditRecord } from '../core/audit.ts';
-import { boundedLines } from '../core/audit.ts';
+import { AUDIT_LINES_MAX, boundedLines } from '../core/audit.ts';
 import type { Decision } from '../core/consent.ts';
 import { TwinvolError } from '../core/faults.ts';
 import type { AnswerView, VolumeName } from '../core/host-views.ts';
@@ -31,6 +31,21 @@ const findingsOf = (findings: readonly Finding[]): ReadonlyArray<{ readonly key:
   return texts.map((text, index) => ({ key: printable(findings[index]?.key ?? ''), text }));
 };
 
+/** A host that says the same of a thousand volumes has one record for it; what it uses has one each. */
+const sameAnswerKey = ({ host, outcome, reason, unused, texts, volume }: AnswerView): string => {
+  if (outcome === 'no-answer') return JSON.stringify([host, reason, texts]);
+  return JSON.stringify(unused ? [host] : [host, volume.number]);
+};
+
+const answerEntry = (inquiry: number, group: readonly AnswerView[]): AuditEntry => {
+  const first = group[0];
+  if (first === undefined) throw new Error('a group of answers without one');
+  const { host, outcome, reason, texts, afterMs, unused } = first;
+  const said = unused && group.length > 1 ? [`host ${printable(host)} uses none of these ${group.length} volumes`] : texts;
+  const volumes = group.slice(0, AUDIT_LINES_MAX).map(({ volume }) => volume);
+  return { kind: 'answer', inquiry, host, volumes, volumeCount: group.length, outcome, reason, texts: boundedLines(said), afterMs };
+};
+
 export class AuditTrail {
   readonly #file: AuditFile;
   readonly #log: Logger;
@@ -42,17 +57,22 @@ export class AuditTrail {
 
   /** An inquiry begins. @returns its number */
   asked(command: string, volumes: readonly VolumeName[], hosts: readonly string[]): number {
-    const { seqs } = this.#file.append([{ kind: 'inquiry', command, volumes, hosts }]);
+    const { seqs } = this.#file.append([
+      { kind: 'inquiry', command, volumes: volumes.slice(0, AUDIT_LINES_MAX), volumeCount: volumes.length, hosts },
+    ]);
     return seqs[0] ?? 0;
   }
 
   answered(inquiry: number, answers: readonly AnswerView[]): void {
     if (answers.length === 0) return;
-    this.#file.append(
-      answers.map(({ host, volume, outcome, reason, texts, afterMs }) => {
-        return { kind: 'answer', inquiry, host, volume, outcome, reason, texts: boundedLines(texts), afterMs };
-      }),
-    );
+    const groups = new Map<string, AnswerView[]>();
+    for (const answer of answers) {
+      const key = sameAnswerKey(answer);
+      const group = groups.get(key);
+      if (group === undefined) groups.set(key, [answer]);
+      else group.push(answer);
+    }
+    this.#file.append([...groups.values()].map((group) => answerEntry(inquiry, group)));
   }
 
   /**

@@ -19,7 +19,7 @@ import type { AnswerView, InquiryView } from '../core/host-views.ts';
 import type { Asked } from '../core/inquiry-round.ts';
 import { factText, printable } from '../core/inquiry-text.ts';
 import { verdictOf } from '../core/inquiry.ts';
-import type { LiveConnection, Verdict } from '../core/inquiry.ts';
+import type { Finding, LiveConnection, Verdict } from '../core/inquiry.ts';
 import type { HostAnswer, InquiryTarget } from '../core/mount-facts.ts';
 import type { VolumeRow } from '../core/rows.ts';
 import type { Tables } from '../core/tables.ts';
@@ -39,6 +39,9 @@ export type MountGateOptions = {
   readonly asker?: HostAsker;
 };
 
+const TOLD_FINDINGS_MAX = 20;
+const TOLD_CHARS_MAX = 1000;
+
 type Found = {
   readonly inquiry: number;
   readonly verdict: Verdict;
@@ -54,15 +57,34 @@ const liveConnection = (client: ClientView): LiveConnection => ({
   refs: client.ref === null ? [] : [client.ref],
 });
 
+/** Findings as an event has them: many events are kept, so each has the first ones only, and how many there are. */
+const toldFindings = (findings: readonly Finding[]): object[] => {
+  const shown = findings.slice(0, TOLD_FINDINGS_MAX).map(({ key, kind, volume, host, text, mountPoint, fileSystem, device, clients }) => {
+    return {
+      key,
+      kind,
+      volume,
+      host,
+      text: text.slice(0, TOLD_CHARS_MAX),
+      mountPoint,
+      fileSystem,
+      device,
+      clients: clients.slice(0, TOLD_FINDINGS_MAX),
+    };
+  });
+  return findings.length > shown.length ? [...shown, { text: `and ${findings.length - shown.length} more` }] : shown;
+};
+
 /** What a host said about a volume, in lines for people. */
 const answerView = (answer: HostAnswer, target: InquiryTarget): AnswerView => {
   const { host } = answer;
   const volume = { number: target.volume, name: target.name };
   if (answer.outcome === 'no-answer') {
-    return { host, volume, outcome: 'no-answer', texts: [printable(answer.text)], reason: answer.reason, afterMs: null };
+    return { host, volume, outcome: 'no-answer', unused: false, texts: [printable(answer.text)], reason: answer.reason, afterMs: null };
   }
   const texts = answer.facts.map((fact) => factText(host, target.name, fact));
-  return { host, volume, outcome: 'answered', texts, reason: null, afterMs: Math.round(answer.afterMs) };
+  const unused = answer.facts.every((fact) => fact.kind === 'not-mounted');
+  return { host, volume, outcome: 'answered', unused, texts, reason: null, afterMs: Math.round(answer.afterMs) };
 };
 
 export class MountGate implements InquiryGate {
@@ -147,14 +169,21 @@ export class MountGate implements InquiryGate {
     const { kind, token, findings, overrides, reason } = decision;
     if (kind === 'clear') return;
     for (const { number } of targets) this.#uses.set(number, (this.#uses.get(number) ?? 0) + 1);
-    this.#options.events.append('notice', 'inquiry', token, { command, decision: kind, findings, overrides, reason, inquiry });
+    const told = { command, decision: kind, findings: toldFindings(findings), overrides, reason, inquiry };
+    this.#options.events.append('notice', 'inquiry', token, told);
   }
 
   /** The error with the command beside what was found and what would be destroyed, which is what the operator decides about. */
   #refused(request: InquiryRequest, error: unknown): unknown {
     if (!(error instanceof TwinvolError) || error.code === 'USAGE') return error;
     const details = { ...error.details, command: request.command };
-    this.#options.events.append('warning', 'inquiry', request.command, { code: error.code, message: error.message, ...details });
+    const { findings, token, destroys } = details as {
+      readonly findings?: readonly Finding[];
+      readonly token?: string;
+      readonly destroys?: unknown;
+    };
+    const told = { findings: toldFindings(findings ?? []), token: token ?? null, destroys: destroys ?? [], command: request.command };
+    this.#options.events.append('warning', 'inquiry', request.command, { code: error.code, message: error.message, ...told });
     return new TwinvolError(error.code, error.message, { remedy: error.remedy, details, cause: error });
   }
 }

@@ -15,7 +15,7 @@ import type { AuditEntry, AuditRecord } from '../core/audit.ts';
 import { TwinvolError } from '../core/faults.ts';
 import { KiB, MiB } from '../core/units.ts';
 import { type MetadataFile, type MetadataFiles, realMetadataFiles } from '../platform/metadata-files.ts';
-import { type AuditLine, auditLines, auditPadding, encodeAuditLine } from '../wire/audit-line.ts';
+import { auditLines, auditPadding, encodeAuditLine, lastAuditLine } from '../wire/audit-line.ts';
 import { AUDIT_NAME } from './layout.ts';
 import { storeFault } from './store-faults.ts';
 
@@ -25,6 +25,7 @@ const UNWRITTEN_BYTES_MAX = 16 * MiB;
 export const AUDIT_RESERVE_BYTES: number = 128 * KiB;
 
 export type AuditScan = {
+  /** Those that were asked for. */
   readonly records: readonly AuditRecord[];
   readonly lastSeq: number;
   /** Bytes up to the end of the last record that counts. */
@@ -32,41 +33,42 @@ export type AuditScan = {
   /** What follows it and is no space in reserve: the end of writes that were cut off. */
   readonly tornBytes: number;
   /** Damaged lines that were durable once, and numbers that are missing: texts with the line's offset. */
-  readonly damage: ReadonlyArray<{ readonly offset: number; readonly text: string }>;
+  readonly damage: readonly Flaw[];
 };
 
 type Flaw = { readonly offset: number; readonly text: string };
 
-/** Number of the last record that somebody may have relied on, as the last whole line says. */
-const reliedOnSeq = (lines: readonly AuditLine[]): number => lines.findLast(({ decoded }) => decoded !== null)?.decoded?.durableSeq ?? 0;
+/** Records to give back: those above `since`, at most `limit`. */
+type Wanted = { readonly since: number; readonly limit: number };
 
-/** Reads the file as it is. Pure over its bytes. */
-export const scanAudit = (bytes: Buffer): AuditScan => {
-  const lines = [...auditLines(bytes)];
-  const relied = reliedOnSeq(lines);
+/** Reads the file as it is. Pure over its bytes; the file may be long, so only the records that are wanted are kept. */
+export const scanAudit = (bytes: Buffer, wanted: Wanted = { since: 0, limit: Number.MAX_SAFE_INTEGER }): AuditScan => {
+  // Somebody may have relied on what was durable when the last line was made, and on nothing behind it.
+  const relied = lastAuditLine(bytes)?.durableSeq ?? 0;
   const records: AuditRecord[] = [];
   const damage: Flaw[] = [];
   let flaws: Flaw[] = [];
+  let lastSeq = 0;
   let endOffset = 0;
-  for (const { offset, byteLength, decoded } of lines) {
-    const lastSeq = records.at(-1)?.seq ?? 0;
+  for (const { offset, byteLength, decoded } of auditLines(bytes)) {
     if (decoded === null) {
       flaws.push({ offset, text: `the line at byte ${offset} is damaged` });
       continue;
     }
-    const { seq } = decoded.record;
+    const { seq } = decoded;
     // A damaged line explains the numbers that it held; without one a gap is a record that was taken out.
     if (seq !== lastSeq + 1 && flaws.length === 0) flaws.push({ offset, text: `record ${seq} follows on record ${lastSeq}` });
     // Behind what somebody relied on, whatever is not whole is the end of writes that a crash has cut off.
     if (flaws.length > 0 && lastSeq >= relied) break;
     damage.push(...flaws);
     flaws = [];
-    records.push(decoded.record);
+    if (seq > wanted.since && records.length < wanted.limit) records.push(decoded.record());
+    lastSeq = seq;
     endOffset = offset + byteLength;
   }
   const rest = bytes.subarray(endOffset);
-  const tornBytes = rest.every((byte) => byte === auditPadding(1)[0]) ? 0 : rest.length;
-  return { records, lastSeq: records.at(-1)?.seq ?? 0, endOffset, tornBytes, damage };
+  const tornBytes = rest.equals(auditPadding(rest.length)) ? 0 : rest.length;
+  return { records, lastSeq, endOffset, tornBytes, damage };
 };
 
 export type AuditOptions = {
@@ -126,7 +128,7 @@ export class AuditFile {
     const path = join(directory, AUDIT_NAME);
     try {
       const bytes = await files.readFile(path);
-      const scan = scanAudit(bytes ?? Buffer.alloc(0));
+      const scan = scanAudit(bytes ?? Buffer.alloc(0), { since: 0, limit: 0 });
       for (const { text } of scan.damage) notice(`${path}: ${text}; what is there stays`);
       const audit = new AuditFile(directory, files, scan, bytes?.length ?? 0, options);
       if (bytes !== null) audit.#file = await files.open(path, 'existing');
@@ -176,8 +178,7 @@ export class AuditFile {
     await this.#flushing;
     try {
       const bytes = await this.#files.readFile(this.path);
-      const { records } = scanAudit(bytes ?? Buffer.alloc(0));
-      return records.filter(({ seq }) => seq > since).slice(0, limit);
+      return scanAudit(bytes ?? Buffer.alloc(0), { since, limit }).records;
     } catch (error) {
       throw storeFault(error, 'reading the audit record', this.path);
     }

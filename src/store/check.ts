@@ -164,7 +164,7 @@ const auditFindings = async (files: MetadataFiles, directory: string): Promise<C
   const file = join(directory, AUDIT_NAME);
   const bytes = await files.readFile(file);
   if (bytes === null) return [];
-  const { damage, tornBytes, endOffset, lastSeq } = scanAudit(bytes);
+  const { damage, tornBytes, endOffset, lastSeq } = scanAudit(bytes, { since: 0, limit: 0 });
   const damaged = damage.map(({ offset, text }) => finding('damage', { file, offset }, text));
   if (tornBytes === 0) return damaged;
   const text = `${tornBytes} bytes behind record ${lastSeq} are the end of a write that a crash has cut off`;

@@ -18,16 +18,22 @@ export const encodeAuditLine = (seq: number, atMs: number, durableSeq: number, e
   return `${crc32(json).toString(16).padStart(8, '0')} ${json}\n`;
 };
 
-export type DecodedAuditLine = { readonly record: AuditRecord; readonly durableSeq: number };
+/** A line whose checksum is right; `record` takes it apart, which is the dear part. */
+export type DecodedAuditLine = { readonly seq: number; readonly durableSeq: number; record(): AuditRecord };
+
+const HEAD = /^\{"seq":(\d{1,16}),"atMs":\d{1,16},"durableSeq":(\d{1,16}),"kind":"(\w+)"/;
 
 /** @param line without its newline */
 export const decodeAuditLine = (line: string): DecodedAuditLine | null => {
-  const match = /^([0-9a-f]{8}) (\{.*\})$/s.exec(line);
-  if (match?.[1] === undefined || match[2] === undefined || crc32(match[2]) !== Number.parseInt(match[1], 16)) return null;
-  const { durableSeq, ...record } = JSON.parse(match[2]) as Partial<AuditRecord> & { readonly durableSeq?: number };
-  const areNumbers = [record.seq, record.atMs, durableSeq].every((value) => Number.isSafeInteger(value));
-  if (!areNumbers || !AUDIT_KINDS.some((kind) => kind === record.kind)) return null;
-  return { record: record as AuditRecord, durableSeq: durableSeq as number };
+  const json = line.slice(9);
+  if (line[8] !== ' ' || !/^[0-9a-f]{8}$/.test(line.slice(0, 8)) || crc32(json) !== Number.parseInt(line.slice(0, 8), 16)) return null;
+  const [, seq, durableSeq, kind] = HEAD.exec(json) ?? [];
+  if (!json.endsWith('}') || !AUDIT_KINDS.some((known) => known === kind)) return null;
+  const record = (): AuditRecord => {
+    const { durableSeq: _durableSeq, ...rest } = JSON.parse(json) as AuditRecord & { readonly durableSeq: number };
+    return rest;
+  };
+  return { seq: Number(seq), durableSeq: Number(durableSeq), record };
 };
 
 export type AuditLine = {
@@ -57,3 +63,15 @@ export function* auditLines(bytes: Buffer): Generator<AuditLine, void, undefined
 
 /** Space for records that are still to come. */
 export const auditPadding = (byteLength: number): Buffer => Buffer.alloc(byteLength, NEWLINE);
+
+/** The last whole line of a file; null when there is none. Looks from the end, so it need not read all of a long file. */
+export const lastAuditLine = (bytes: Buffer): DecodedAuditLine | null => {
+  let end = bytes.lastIndexOf(NEWLINE);
+  while (end > 0) {
+    const start = bytes.lastIndexOf(NEWLINE, end - 1) + 1;
+    const decoded = start === end ? null : decodeAuditLine(bytes.toString('utf8', start, end));
+    if (decoded !== null) return decoded;
+    end = start - 1;
+  }
+  return null;
+};

@@ -202,6 +202,7 @@ export class CrashTrial {
     this.#judge('the state after the restart');
     await this.#world.checkContents(engine);
     this.#judge('the content after the restart');
+    await this.#bound.ask(engine);
   }
 
   /** Nobody writes: when the copies have ended, the legs of each duplex pair are equal. */

@@ -167,7 +167,9 @@ describe('a host that is asked', () => {
     expect(await device.engine.groupResync({ name: 'nightly', plan: true })).toMatchObject({ plan: true, hosts: ['web1'] });
     await device.engine.groupResync({ name: 'nightly', consent: { token: String(refused.details.token) } });
     await Promise.all([pair.wait('duplex'), other.wait('duplex')]);
-    expect((await lastInquiry(device)).kinds).toEqual(['inquiry', 'answer', 'answer', 'decision', 'outcome']);
+    const { kinds, records } = await lastInquiry(device);
+    expect(kinds).toEqual(['inquiry', 'answer', 'answer', 'decision', 'outcome']);
+    expect(records[0]).toMatchObject({ volumeCount: 2 });
   });
 });
 

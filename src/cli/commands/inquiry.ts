@@ -1,6 +1,6 @@
 /** `twinvol inquiry`, `mounts`, `audit`: who uses which volume, and what was asked and decided about it. */
 import type { Command } from 'commander';
-import type { AuditRecord } from '../../core/audit.ts';
+import type { AuditInquiry, AuditRecord } from '../../core/audit.ts';
 import { EXIT } from '../../core/faults.ts';
 import type { InquiryView, MountView } from '../../core/host-views.ts';
 import { printable } from '../../core/inquiry-text.ts';
@@ -66,13 +66,19 @@ export const registerMounts = (program: Command, context: CommandContext): void 
     });
 };
 
+const NAMES_SHOWN = 5;
+const namesOf = ({ volumes, volumeCount }: Pick<AuditInquiry, 'volumes' | 'volumeCount'>): string => {
+  const names = volumes.slice(0, NAMES_SHOWN).map(({ name }) => name);
+  return volumeCount > names.length ? `${names.join(', ')} and ${volumeCount - names.length} more` : names.join(', ');
+};
+
 const auditText = (record: AuditRecord): string => {
   switch (record.kind) {
     case 'inquiry':
-      return `${record.command}: asks ${record.hosts.length === 0 ? 'nobody' : record.hosts.join(', ')} about ${record.volumes.map(({ name }) => name).join(', ')}`;
+      return `${record.command}: asks ${record.hosts.length === 0 ? 'nobody' : record.hosts.join(', ')} about ${namesOf(record)}`;
     case 'answer': {
       const how = record.outcome === 'answered' ? `answered after ${record.afterMs ?? 0} ms` : `no answer (${record.reason ?? 'unknown'})`;
-      return `#${record.inquiry} ${record.host}, ${record.volume.name}: ${how}: ${record.texts.join('; ')}`;
+      return `#${record.inquiry} ${record.host}, ${namesOf(record)}: ${how}: ${record.texts.join('; ')}`;
     }
     case 'decision': {
       const code = record.code === null ? '' : ` ${record.code}`;
@@ -99,7 +105,7 @@ const AUDIT_COLUMNS: readonly Column<AuditRecord>[] = [
   { heading: 'WHAT', text: auditText },
 ];
 
-const AUDIT_PAGE = 1000;
+const AUDIT_PAGE = 5000;
 
 /** All records after a number, page by page. */
 const auditAfter = async (context: CommandContext, first: number): Promise<readonly AuditRecord[]> => {

@@ -158,14 +158,15 @@ it('the mount table shows what is in use with its age, and all of it on demand',
 
 it('the audit record is read page by page, and each kind of record has its line', async () => {
   const records: readonly AuditRecord[] = [
-    { seq: 1, atMs: AT_MS, kind: 'inquiry', command: 'pair resync db', volumes: [COPY], hosts: ['web1'] },
+    { seq: 1, atMs: AT_MS, kind: 'inquiry', command: 'pair resync db', volumes: [COPY], volumeCount: 1, hosts: ['web1'] },
     {
       seq: 2,
       atMs: AT_MS,
       kind: 'answer',
       inquiry: 1,
       host: 'web1',
-      volume: COPY,
+      volumes: [COPY],
+      volumeCount: 1,
       outcome: 'answered',
       reason: null,
       texts: [TEXT],
@@ -177,7 +178,8 @@ it('the audit record is read page by page, and each kind of record has its line'
       kind: 'answer',
       inquiry: 1,
       host: 'web2',
-      volume: COPY,
+      volumes: [COPY],
+      volumeCount: 7,
       outcome: 'no-answer',
       reason: 'deadline',
       texts: ['late'],
@@ -192,7 +194,7 @@ it('the audit record is read page by page, and each kind of record has its line'
     { seq: 7, atMs: AT_MS, kind: 'host', change: 'granted', host: 'web1', volume: COPY, access: 'ro', text: null },
   ];
   const many = Array.from(
-    { length: 2500 },
+    { length: 12_500 },
     (_, index): AuditRecord => ({ seq: index + 1, atMs: AT_MS, kind: 'outcome', inquiry: 1, done: true, code: null }),
   );
   let all = records;
@@ -208,7 +210,7 @@ it('the audit record is read page by page, and each kind of record has its line'
   for (const part of [
     'pair resync db: asks web1 about copy',
     `#1 web1, copy: answered after 7 ms: ${TEXT}`,
-    '#1 web2, copy: no answer (deadline): late',
+    '#1 web2, copy and 6 more: no answer (deadline): late',
     '#1 pair resync db: overridden by op [mounted:web1], because: test',
     `#1 mounted:web1 overridden by op: ${TEXT}`,
     '#1 failed: STORE_IO',
@@ -216,10 +218,10 @@ it('the audit record is read page by page, and each kind of record has its line'
   ])
     expect(out).toContain(part);
   all = many;
-  expect(JSON.parse((await line('audit --since 100 --json')).out)).toHaveLength(2400);
+  expect(JSON.parse((await line('audit --since 100 --json')).out)).toHaveLength(12_400);
   expect(asked.slice(1)).toEqual([
-    { since: 100, limit: 1000 },
-    { since: 1100, limit: 1000 },
-    { since: 2100, limit: 1000 },
+    { since: 100, limit: 5000 },
+    { since: 5100, limit: 5000 },
+    { since: 10_100, limit: 5000 },
   ]);
 });
