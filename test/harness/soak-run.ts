@@ -14,6 +14,7 @@ import { KiB, MiB } from '../../src/core/units.ts';
 import { type Device, openDevice, type PairView } from '../../src/index.ts';
 import { checkStore } from '../../src/store/check.ts';
 import { ModelPair, ModelVolume } from './soak-model.ts';
+import { OPERATIONS, type Weights } from './soak-operations.ts';
 import type { Random } from './random.ts';
 
 const WRITE_BYTES_MAX: number = 192 * KiB;
@@ -34,22 +35,6 @@ export type SoakOptions = {
 
 /** What was found wrong, with the number of the operation. */
 export class SoakViolation extends Error {}
-
-type Weights = Readonly<Record<string, number>>;
-
-const OPERATIONS = {
-  write: 30,
-  zeros: 8,
-  read: 20,
-  flush: 4,
-  burst: 4,
-  pair: 22,
-  failing: 4,
-  other: 5,
-  settings: 1,
-  restart: 0.6,
-  grown: 1,
-} as const satisfies Weights;
 
 export class Soak {
   readonly counts: Record<string, number> = {};
