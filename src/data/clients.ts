@@ -2,10 +2,11 @@
  * NBD connections as the main thread sees them: where the engine listens, which lane has whom, and how they are ended.
  */
 import fs from 'node:fs';
+import type { TwinvolError } from '../core/faults.ts';
 import type { ClientView } from '../core/views.ts';
 import { formatNbdUri } from '../wire/nbd-uri.ts';
 import type { ConnectionReport, FromLane, TlsMaterial } from './lane-messages.ts';
-import { type Accepted, clearUnixPath, Listener } from './listener.ts';
+import { type Accepted, clearUnixPath, listenFault, Listener } from './listener.ts';
 import type { ListenOptions } from './plane-api.ts';
 import type { LaneLink, WorkerSet } from './worker-set.ts';
 
@@ -17,6 +18,8 @@ export class Clients {
   readonly #open = new Map<number, OpenClient>();
   readonly #listener = new Listener((accepted) => this.#accepted(accepted));
   readonly #unixPaths: string[] = [];
+  /** How to listen on a lane, where lanes listen themselves: for the successor of one that died. */
+  readonly #onLane: Array<() => Promise<unknown>> = [];
   readonly #laneLoad: number[] = [];
   #lastId = 0;
 
@@ -46,19 +49,42 @@ export class Clients {
 
   async #listenUnix(path: string): Promise<void> {
     if (this.#handover === 'descriptor') return this.#listener.unix(path);
+    await this.#listenUnixOnLane(path);
+    this.#onLane.push(() => this.#listenUnixOnLane(path));
+  }
+
+  async #listenUnixOnLane(path: string): Promise<void> {
     await clearUnixPath(path);
     // The mask is the process's, and a thread cannot set it: nobody else may connect at any moment.
     const mask = process.umask(0o077);
     try {
-      await (this.#workers.lanes[0] as LaneLink).ask((id) => ({ type: 'listen', id, unixPath: path, host: null, port: 0 }));
+      await this.#listenOnLane(path, { unixPath: path, host: null, port: 0 });
     } finally {
       process.umask(mask);
     }
   }
 
-  #listenTcp(host: string, port: number): Promise<number> {
+  async #listenTcp(host: string, port: number): Promise<number> {
     if (this.#handover === 'descriptor') return this.#listener.tcp(host, port);
-    return (this.#workers.lanes[0] as LaneLink).ask<number>((id) => ({ type: 'listen', id, unixPath: null, host, port }));
+    const given = await this.#listenOnLane(`${host}:${port}`, { unixPath: null, host, port });
+    this.#onLane.push(() => this.#listenOnLane(`${host}:${given}`, { unixPath: null, host, port: given }));
+    return given;
+  }
+
+  async #listenOnLane(
+    name: string,
+    where: { readonly unixPath: string | null; readonly host: string | null; readonly port: number },
+  ): Promise<number> {
+    try {
+      return await (this.#workers.lanes[0] as LaneLink).ask<number>((id) => ({ type: 'listen', id, ...where }));
+    } catch (error) {
+      throw listenFault(name, (error as TwinvolError).details['code'] as string, error);
+    }
+  }
+
+  /** A lane that listened itself died: its successor listens where it did. */
+  async listenAgain(): Promise<void> {
+    for (const listen of this.#onLane) await listen();
   }
 
   /** The lane with the fewest connections gets the next one. */

@@ -86,13 +86,16 @@ const listening = (server: net.Server, options: net.ListenOptions): Promise<void
   new Promise((resolve, reject) => {
     server.once('error', (error) => {
       const where = options.path ?? `${options.host}:${options.port}`;
-      const why = systemCode(error) === 'EADDRINUSE' ? 'somebody else listens there' : error.message;
-      reject(
-        new TwinvolError('STORE_IO', `NBD cannot listen on ${where}: ${why}`, { remedy: 'choose another socket or port', cause: error }),
-      );
+      reject(listenFault(where, systemCode(error) === '' ? error.message : systemCode(error), error));
     });
     server.listen({ ...options, backlog: BACKLOG }, resolve);
   });
+
+/** @param code the system's error code, or a text where there is none */
+export const listenFault = (where: string, code: string, cause: unknown): TwinvolError => {
+  const why = code === 'EADDRINUSE' ? 'somebody else listens there' : code;
+  return new TwinvolError('STORE_IO', `NBD cannot listen on ${where}: ${why}`, { remedy: 'choose another socket or port', cause });
+};
 
 /** Removes a socket file that nobody answers on. */
 export const clearUnixPath = async (path: string): Promise<void> => {

@@ -451,6 +451,16 @@ class Plane extends EventEmitter<PlaneEvents> implements DataPlane {
     if (link === undefined || this.#isClosed) return;
     link.send({ type: 'durability', survivesPowerLoss: this.#survivesPowerLoss });
     for (const volume of this.#held.keys()) await link.ask((id) => ({ type: 'hold', id, volume }));
+    await this.#listenAgain();
+  }
+
+  async #listenAgain(): Promise<void> {
+    if (this.#isDraining) return;
+    try {
+      await this.#clients.listenAgain();
+    } catch (error) {
+      this.emit('workerLost', { worker: 'listener', message: error instanceof Error ? error.message : String(error) });
+    }
   }
 
   // Bounds

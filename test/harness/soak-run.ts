@@ -14,7 +14,7 @@ import { KiB, MiB } from '../../src/core/units.ts';
 import { type Device, openDevice, type PairView } from '../../src/index.ts';
 import { checkStore } from '../../src/store/check.ts';
 import { ModelPair, ModelVolume } from './soak-model.ts';
-import { OPERATIONS, type Weights } from './soak-operations.ts';
+import { OPERATIONS } from './soak-operations.ts';
 import type { Random } from './random.ts';
 
 const WRITE_BYTES_MAX: number = 192 * KiB;
@@ -118,11 +118,8 @@ export class Soak {
     await this.#open.close();
     this.#device = null;
     const check = await checkStore(this.#options.store);
-    this.#expect(
-      'findings of the store check',
-      check.findings.filter(({ severity }) => severity !== 'note').map(({ text }) => text),
-      [],
-    );
+    const findings = check.findings.filter(({ severity }) => severity !== 'note').map(({ text }) => text);
+    this.#expect('findings of the store check', findings, []);
     this.#expect('a clean end', check.summary?.wasCleanShutdown, true);
     await this.#start();
     this.#expect('bytes to recover', this.#open.status().durability.lastRecoveryBytes, 0);

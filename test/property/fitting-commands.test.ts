@@ -89,11 +89,11 @@ class Device {
     this.engine = await openEngine({ store: this.directory, openPlane: plane.open });
   }
 
-  /** The next life begins with what is on the medium now. */
+  /** The next life begins with what is on the medium now. The owner named in a copied lock file is this process, whose engine lives on. */
   async crash(): Promise<void> {
     const before = this.directory;
     this.#life += 1;
-    await cp(before, this.directory, { recursive: true, filter: (path) => !path.endsWith('.sock') });
+    await cp(before, this.directory, { recursive: true, filter: (path) => !/(?:\.sock|\/lock)$/.test(path) });
     const dead = this.engine;
     await this.open();
     await dead.close();
