@@ -2,6 +2,7 @@
  * NBD connections as the main thread sees them: where the engine listens, which lane has whom, and how they are ended.
  */
 import fs from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { TwinvolError } from '../core/faults.ts';
 import type { ClientView } from '../core/views.ts';
 import { formatNbdUri } from '../wire/nbd-uri.ts';
@@ -11,6 +12,9 @@ import type { ListenOptions } from './plane-api.ts';
 import type { LaneLink, WorkerSet } from './worker-set.ts';
 
 type OpenClient = { readonly lane: number; readonly volume: number | null; readonly peer: string };
+
+const LISTEN_AGAIN_MS = 5000;
+const LISTEN_RETRY_MS = 20;
 
 export class Clients {
   readonly #workers: WorkerSet;
@@ -82,9 +86,20 @@ export class Clients {
     }
   }
 
-  /** A lane that listened itself died: its successor listens where it did. */
+  /** A lane that listened itself died: its successor listens where it did, once the thread has given its sockets up. */
   async listenAgain(): Promise<void> {
-    for (const listen of this.#onLane) await listen();
+    const deadline = performance.now() + LISTEN_AGAIN_MS;
+    for (const listen of this.#onLane) {
+      for (let isListening = false; !isListening; ) {
+        try {
+          await listen();
+          isListening = true;
+        } catch (error) {
+          if (performance.now() > deadline) throw error;
+          await sleep(LISTEN_RETRY_MS);
+        }
+      }
+    }
   }
 
   /** The lane with the fewest connections gets the next one. */

@@ -93,7 +93,7 @@ class Device {
   async crash(): Promise<void> {
     const before = this.directory;
     this.#life += 1;
-    await cp(before, this.directory, { recursive: true, filter: (path) => !/(?:\.sock|\/lock)$/.test(path) });
+    await cp(before, this.directory, { recursive: true, filter: (path) => !/\.sock$|\/lock(?:\.[^/]*)?$/.test(path) });
     const dead = this.engine;
     await this.open();
     await dead.close();
