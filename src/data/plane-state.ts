@@ -2,11 +2,11 @@
  * What the main thread holds of volumes and pairs: shared blocks and the files behind them, and the messages that make
  * a worker know them.
  */
-import { join } from 'node:path';
 import { bitmapWords, countSet, countUnion, mergeInto, setAll, setRange } from '../core/dirty-bitmap.ts';
 import { INTENT_EXTENT_BYTES } from '../core/units.ts';
 import type { FaultRule } from '../engine/api.ts';
 import { BitmapFile, type BitmapLoad } from '../store/bitmap-file.ts';
+import { bitmapPath, intentPath } from '../store/layout.ts';
 import { pagesOf } from '../wire/bitmap-page.ts';
 import { FAULT_COUNTER_WORDS } from './fault-rules.ts';
 import { tryLockWord, unlockWord } from './intents.ts';
@@ -64,7 +64,7 @@ export class VolumeState {
     const extents = intentExtents(this.spec.capacityBytes);
     const buffer = new SharedArrayBuffer(volumeBlockBytes(extents));
     const block = volumeBlock(buffer, extents);
-    const path = join(this.#store.directory, 'intents', `volume-${this.spec.number}.map`);
+    const path = intentPath(this.#store.directory, this.spec.number);
     const header = { bits: extents, bytesPerBit: INTENT_EXTENT_BYTES, owner: this.spec.number };
     if (fresh) {
       this.intents = { buffer, block, file: BitmapFile.create(path, header, block.disk) };
@@ -168,8 +168,8 @@ export class PairState {
     this.block.words[PAIR.FENCE] = spec.fenceData ? 1 : 0;
     this.block.words[PAIR.PACE] = spec.pace;
     const header = { bits: regions, bytesPerBit: spec.dirtyRegionBytes, owner: spec.id };
-    const primaryPath = join(store.directory, 'bitmaps', `pair-${spec.id}-primary.map`);
-    const secondaryPath = join(store.directory, 'bitmaps', `pair-${spec.id}-secondary.map`);
+    const primaryPath = bitmapPath(store.directory, spec.id, 'primary');
+    const secondaryPath = bitmapPath(store.directory, spec.id, 'secondary');
     if (fresh) {
       // A pair that was just formed differs everywhere, also if the process dies before the first switch.
       setAll(this.block.primary, regions);

@@ -16,7 +16,7 @@ import type { PairRow } from '../core/rows.ts';
 import type { PairSpec } from '../data/plane-api.ts';
 import { bootIdentity, keepBootIdentity, keptBootIdentity } from '../platform/boot-identity.ts';
 import { realMetadataFiles } from '../platform/metadata-files.ts';
-import { BITMAP_DIRECTORY, BOOT_NAME, INTENT_DIRECTORY } from '../store/layout.ts';
+import { BITMAP_DIRECTORY, BOOT_NAME, INTENT_DIRECTORY, pairOfBitmapName, volumeOfIntentName } from '../store/layout.ts';
 import type { Store } from '../store/store.ts';
 import type { DeviceContext } from './context.ts';
 import type { PairShell } from './pair-shell.ts';
@@ -33,12 +33,12 @@ const inBatches = async <T>(list: readonly T[], work: (one: T) => Promise<void>)
 export const removeOrphanFiles = async (store: Store): Promise<number> => {
   const { tables, directory } = store;
   const isOrphanBitmap = (name: string): boolean => {
-    const id = /^pair-(\d+)-(?:primary|secondary)\.map$/.exec(name)?.[1];
-    return id !== undefined && tables.pair(Number(id)) === undefined;
+    const id = pairOfBitmapName(name);
+    return id !== null && tables.pair(id) === undefined;
   };
   const isOrphanIntent = (name: string): boolean => {
-    const number = /^volume-(\d+)\.map$/.exec(name)?.[1];
-    return number !== undefined && !tables.isPaired(Number(number));
+    const number = volumeOfIntentName(name);
+    return number !== null && !tables.isPaired(number);
   };
   let removed = 0;
   for (const [folder, isOrphan] of [[BITMAP_DIRECTORY, isOrphanBitmap] as const, [INTENT_DIRECTORY, isOrphanIntent] as const]) {

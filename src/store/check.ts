@@ -13,6 +13,8 @@ import { seekData, seekHole } from '../platform/hole-seek.ts';
 import { type MetadataFiles, realMetadataFiles } from '../platform/metadata-files.ts';
 import { closeFile, findNonZero, openSparseFile } from '../platform/sparse-file.ts';
 import { scanAudit } from './audit-file.ts';
+import { bitmapFindings } from './check-bitmaps.ts';
+import { type CheckFinding, finding, type Place } from './check-finding.ts';
 import { FORMATS, type Formats } from './formats.ts';
 import { AUDIT_NAME, LOCK_NAME, PV_DIRECTORY, pvNumberOfName, pvPath } from './layout.ts';
 import { MetadataLog } from './metadata-log.ts';
@@ -21,17 +23,6 @@ import type { Recovered } from './recovery.ts';
 import { requireStore } from './store.ts';
 import { storeFault } from './store-faults.ts';
 import { superblockPath } from './superblock.ts';
-
-export type CheckFinding = {
-  readonly severity: 'damage' | 'repair' | 'note';
-  /** Path of the file. */
-  readonly file: string;
-  /** Number of the record in that file, counted from 1; null where it is about no record. */
-  readonly record: number | null;
-  /** Byte offset in the file. */
-  readonly offset: number | null;
-  readonly text: string;
-};
 
 export type CheckReport = {
   readonly directory: string;
@@ -51,16 +42,6 @@ export type CheckReport = {
     readonly wasCleanShutdown: boolean;
   } | null;
 };
-
-type Place = { readonly file: string; readonly record?: number | null; readonly offset?: number | null };
-
-const finding = (severity: CheckFinding['severity'], { file, record = null, offset = null }: Place, text: string): CheckFinding => ({
-  severity,
-  file,
-  record,
-  offset,
-  text,
-});
 
 /**
  * @throws TwinvolError STORE_MISSING; STORE_LOCKED (an engine has it open); STORE_VERSION (nothing can be said about it);
@@ -107,6 +88,7 @@ const examine = async (files: MetadataFiles, directory: string, formats: Formats
     ...metadataFindings(recovered, directory),
     ...tables.check().map((text) => finding('damage', { file: recovered.journalPath }, text)),
     ...(await pvFindings(tables, directory)),
+    ...(await bitmapFindings(files, tables, directory)),
     ...(await orphanFindings(files, tables, directory)),
     ...(await auditFindings(files, directory)),
   ];

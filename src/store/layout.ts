@@ -35,6 +35,22 @@ export const pvName = (number: number): string => `${String(number).padStart(5, 
 export const pvPath = (directory: string, number: number): string => join(directory, PV_DIRECTORY, pvName(number));
 export const pvNumberOfName = (name: string): number | null => (/^\d{5}\.img$/.test(name) ? Number(name.slice(0, 5)) : null);
 
+export type PairSide = 'primary' | 'secondary';
+/** The dirty-region bitmap of one side of a pair. */
+export const bitmapPath = (directory: string, pair: number, side: PairSide): string =>
+  join(directory, BITMAP_DIRECTORY, `pair-${pair}-${side}.map`);
+/** The intents of a volume that is in a pair. */
+export const intentPath = (directory: string, volume: number): string => join(directory, INTENT_DIRECTORY, `volume-${volume}.map`);
+/** The pair whose bitmap has this name; null for other names. */
+export const pairOfBitmapName = (name: string): number | null => numberIn(/^pair-(\d+)-(?:primary|secondary)\.map$/, name);
+/** The volume whose intents have this name; null for other names. */
+export const volumeOfIntentName = (name: string): number | null => numberIn(/^volume-(\d+)\.map$/, name);
+
+const numberIn = (pattern: RegExp, name: string): number | null => {
+  const digits = pattern.exec(name)?.[1];
+  return digits === undefined ? null : Number(digits);
+};
+
 /** Names that `init` itself makes, so that an `init` that was cut off can be repeated; a new file system has the last. */
 export const isInitName = (name: string): boolean =>
   [LOCK_NAME, `${SUPERBLOCK_NAME}.new`, ...DIRECTORIES, 'lost+found'].includes(name) ||

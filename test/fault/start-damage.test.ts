@@ -1,10 +1,11 @@
 /** What a start makes of what a crash or a bad medium left behind: decided towards safety, and named. */
 import { copyFile, open, readdir, readFile, rm, truncate, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { pino } from 'pino';
 import { describe, expect, it } from 'vitest';
 import { KiB, MiB } from '../../src/core/units.ts';
 import { type Device, openDevice } from '../../src/index.ts';
+import { checkStore } from '../../src/store/check.ts';
 import { EngineProcess } from '../harness/engine-process.ts';
 import { checksum, failure, VOLUME_BYTES, writeTo } from '../support/pair-device.ts';
 import { type TemporaryDirectory, temporaryDirectory } from '../support/temporary.ts';
@@ -44,6 +45,15 @@ const damage = async (path: string, offset: number): Promise<void> => {
   await file.close();
 };
 
+/** What `store check` finds: none of it is a damage, and nothing of it is changed. */
+const checkedFiles = async (store: string): Promise<readonly string[]> => {
+  const before = await contentOf(store);
+  const report = await checkStore(store);
+  expect(report.ok).toBe(true);
+  expect(await contentOf(store)).toBe(before);
+  return report.findings.map(({ severity, file, offset, text }) => `${severity} ${basename(file)} at ${offset}: ${text}`);
+};
+
 const journalOf = async (store: string): Promise<string> =>
   join(store, (await readdir(store)).find((name) => name.startsWith('journal')) ?? '');
 
@@ -61,7 +71,11 @@ describe('a bitmap', () => {
   it('[bitmap-damaged] with a damaged page counts as dirty there, never as clean, and is named', async () => {
     await using temporary = await temporaryDirectory();
     const store = await storeWithPair(temporary);
+    expect((await checkStore(store)).findings).toEqual([]);
     await damage(join(store, 'bitmaps', 'pair-1-primary.map'), 512 + 100);
+    expect(await checkedFiles(store)).toEqual([
+      'repair pair-1-primary.map at 512: page 1 of 1 damaged: what that stands for, 16 MiB, counts as dirty at the next start',
+    ]);
     const { device, log } = await started(store);
     await using _device = device;
     expect(log()).toContain('pair-1-primary.map: 1 of 1 pages are damaged');
@@ -76,6 +90,12 @@ describe('a bitmap', () => {
     const store = await storeWithPair(temporary);
     await rm(join(store, 'bitmaps', 'pair-1-secondary.map'));
     await truncate(join(store, 'intents', 'volume-1.map'), 700);
+    await truncate(join(store, 'intents', 'volume-2.map'), 12);
+    expect(await checkedFiles(store)).toEqual([
+      'repair pair-1-secondary.map at null: is missing: its 16 MiB count as dirty at the next start',
+      'repair volume-1.map at 512: page 1 of 1 damaged: what that stands for, 16 MiB, counts as dirty at the next start',
+      'repair volume-2.map at 0: has a damaged header: its 16 MiB count as dirty at the next start',
+    ]);
     const { device, log } = await started(store);
     await using _device = device;
     expect(log()).toContain('pair-1-secondary.map was missing');
@@ -91,6 +111,13 @@ describe('a bitmap', () => {
     await using temporary = await temporaryDirectory();
     const store = await storeWithPair(temporary);
     await copyFile(join(store, 'intents', 'volume-1.map'), join(store, 'bitmaps', 'pair-1-primary.map'));
+    await copyFile(join(store, 'intents', 'volume-1.map'), join(store, 'intents', 'volume-9.map'));
+    await writeFile(join(store, 'intents', 'notes.txt'), 'of a person');
+    expect(await checkedFiles(store)).toEqual([
+      'repair pair-1-primary.map at 0: belongs to another pair or volume: its 16 MiB count as dirty at the next start',
+      'note notes.txt at null: is no file of this store',
+      'repair volume-9.map at null: belongs to no pair any more; the next start removes it',
+    ]);
     const { device, log } = await started(store);
     await using _device = device;
     expect(log()).toContain('is no bitmap of its pair');
