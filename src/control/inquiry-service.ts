@@ -268,7 +268,8 @@ export class InquiryService extends EventEmitter<InquiryServiceEvents> {
   #send(id: string, host: string, volumes: readonly number[], targets: readonly InquiryTarget[], deadlineMs: number): void {
     const agent = this.#agents.get(host);
     if (agent === undefined) return this.#advance(id, { kind: 'lost', host, reason: 'no-agent', text: 'no agent of it is connected' });
-    const own = targets.filter((target) => volumes.includes(target.volume));
+    const about = new Set(volumes);
+    const own = targets.filter((target) => about.has(target.volume));
     if (own.length > VOLUMES_PER_MESSAGE_MAX) {
       const text = `one inquiry cannot be about more than ${VOLUMES_PER_MESSAGE_MAX} volumes`;
       return this.#advance(id, { kind: 'lost', host, reason: 'error', text });

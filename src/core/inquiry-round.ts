@@ -74,8 +74,9 @@ export const mergeFacts = (first: readonly HostFact[], second: readonly HostFact
 
 const collectFacts = (findings: readonly VolumeFacts[], volumes: readonly number[]): ReadonlyMap<number, readonly HostFact[]> => {
   const collected = new Map<number, readonly HostFact[]>();
+  const asked = new Set(volumes);
   for (const { volume, facts } of findings) {
-    if (facts.length > 0 && volumes.includes(volume)) collected.set(volume, mergeFacts(collected.get(volume) ?? [], facts));
+    if (facts.length > 0 && asked.has(volume)) collected.set(volume, mergeFacts(collected.get(volume) ?? [], facts));
   }
   return collected;
 };

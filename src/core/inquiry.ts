@@ -68,13 +68,53 @@ export type VerdictInput = {
 
 const BARE = { device: null, mountPoint: null, fileSystem: null, access: null, layers: [], processes: [], clients: [] } as const;
 
-/** The connections that `refs` name and that can be of `host`; a host cannot explain away a connection of another one. */
-const connectionsNamed = (refs: readonly string[], host: string, connections: readonly LiveConnection[]): readonly LiveConnection[] => {
-  return connections.filter((live) => (live.host === null || live.host === host) && live.refs.some((ref) => refs.includes(ref)));
+/** The input by what it is looked up by: a group's inquiry has hosts times volumes answers, and each is looked at once. */
+type Evidence = {
+  readonly hosts: ReadonlyMap<number, ReadonlySet<string>>;
+  /** By volume, then by host. */
+  readonly answers: ReadonlyMap<number, ReadonlyMap<string, readonly HostAnswer[]>>;
+  readonly connections: ReadonlyMap<number, readonly LiveConnection[]>;
+  readonly byRef: ReadonlyMap<string, readonly LiveConnection[]>;
 };
 
-const useFinding = (target: InquiryTarget, host: string, fact: MountedFact | OpenFact, connections: readonly LiveConnection[]): Finding => {
-  const clients = connectionsNamed(fact.connections, host, connections)
+const pushTo = <Key, Value>(lists: Map<Key, Value[]>, key: Key, value: Value): void => {
+  const list = lists.get(key);
+  if (list === undefined) lists.set(key, [value]);
+  else list.push(value);
+};
+
+const evidenceOf = ({ asked, answers, connections }: VerdictInput): Evidence => {
+  const hosts = new Map<number, Set<string>>();
+  const hostsOf = (volume: number): Set<string> => {
+    const known = hosts.get(volume) ?? new Set();
+    hosts.set(volume, known);
+    return known;
+  };
+  for (const { host, volumes } of asked) for (const volume of volumes) hostsOf(volume).add(host);
+  const byVolume = new Map<number, Map<string, HostAnswer[]>>();
+  for (const answer of answers) {
+    hostsOf(answer.volume).add(answer.host);
+    const byHost = byVolume.get(answer.volume) ?? new Map<string, HostAnswer[]>();
+    byVolume.set(answer.volume, byHost);
+    pushTo(byHost, answer.host, answer);
+  }
+  const ofVolume = new Map<number, LiveConnection[]>();
+  const byRef = new Map<string, LiveConnection[]>();
+  for (const live of connections) {
+    if (live.volume !== null) pushTo(ofVolume, live.volume, live);
+    for (const ref of live.refs) pushTo(byRef, ref, live);
+  }
+  return { hosts, answers: byVolume, connections: ofVolume, byRef };
+};
+
+/** The connections that `refs` name and that can be of `host`; a host cannot explain away a connection of another one. */
+const connectionsNamed = (refs: readonly string[], host: string, { byRef }: Evidence): readonly LiveConnection[] => {
+  const named = new Set(refs.flatMap((ref) => byRef.get(ref) ?? []));
+  return [...named].filter((live) => live.host === null || live.host === host).sort((a, b) => a.id - b.id);
+};
+
+const useFinding = (target: InquiryTarget, host: string, fact: MountedFact | OpenFact, evidence: Evidence): Finding => {
+  const clients = connectionsNamed(fact.connections, host, evidence)
     .filter((live) => live.volume === target.volume)
     .map((live) => live.id);
   const shared = { volume: target.volume, host, device: fact.device, layers: fact.layers, clients, identity: factIdentity(fact) };
@@ -88,25 +128,25 @@ const useFinding = (target: InquiryTarget, host: string, fact: MountedFact | Ope
 };
 
 /** A doubt about connections is settled when the device knows the volume of each; what they are is then no doubt. */
-const isSettled = (fact: UnknownFact, host: string, connections: readonly LiveConnection[]): boolean => {
+const isSettled = (fact: UnknownFact, host: string, evidence: Evidence): boolean => {
   return (
     fact.connections.length > 0 &&
     fact.connections.every((ref) => {
-      const named = connectionsNamed([ref], host, connections);
+      const named = connectionsNamed([ref], host, evidence);
       return named.length > 0 && named.every((live) => live.volume !== null);
     })
   );
 };
 
-const factFinding = (target: InquiryTarget, host: string, fact: HostFact, connections: readonly LiveConnection[]): Finding | null => {
+const factFinding = (target: InquiryTarget, host: string, fact: HostFact, evidence: Evidence): Finding | null => {
   switch (fact.kind) {
     case 'not-mounted':
       return null;
     case 'mounted':
     case 'open':
-      return useFinding(target, host, fact, connections);
+      return useFinding(target, host, fact, evidence);
     case 'unknown': {
-      if (isSettled(fact, host, connections)) return null;
+      if (isSettled(fact, host, evidence)) return null;
       const text = unknownText(host, target.name, fact);
       return { ...BARE, key: `unknown:${host}`, kind: 'unknown', volume: target.volume, host, text, identity: factIdentity(fact) };
     }
@@ -120,39 +160,51 @@ const noAnswerFinding = (target: InquiryTarget, host: string, reason: string, te
 };
 
 /** Findings about one host and one volume. */
-const hostFindings = (target: InquiryTarget, host: string, input: VerdictInput): readonly Finding[] => {
-  const answers = input.answers.filter((answer) => answer.host === host && answer.volume === target.volume);
+const hostFindings = (target: InquiryTarget, host: string, evidence: Evidence): readonly Finding[] => {
+  const answers = evidence.answers.get(target.volume)?.get(host) ?? [];
   if (answers.length === 0) return [noAnswerFinding(target, host, 'not-asked', 'it was not asked')];
   return answers.flatMap((answer) => {
     if (answer.outcome === 'no-answer') return [noAnswerFinding(target, host, answer.reason, answer.text)];
     if (answer.facts.length === 0) return [noAnswerFinding(target, host, 'garbage', 'its answer is empty')];
-    return answer.facts.map((fact) => factFinding(target, host, fact, input.connections)).filter((finding) => finding !== null);
+    return answer.facts.map((fact) => factFinding(target, host, fact, evidence)).filter((finding) => finding !== null);
   });
+};
+
+type Doubt = { readonly host: string; readonly fact: UnknownFact };
+
+/** The doubts of all hosts about the connections of a volume, by what names the connection. */
+const doubtsAbout = (target: InquiryTarget, evidence: Evidence): ReadonlyMap<string, readonly Doubt[]> => {
+  const doubts = new Map<string, Doubt[]>();
+  for (const [host, answers] of evidence.answers.get(target.volume) ?? []) {
+    for (const fact of answers.flatMap((answer) => (answer.outcome === 'answered' ? answer.facts : []))) {
+      if (fact.kind === 'unknown') for (const ref of fact.connections) pushTo(doubts, ref, { host, fact });
+    }
+  }
+  return doubts;
 };
 
 /** What hosts said about a connection that is not one of their findings: the process that holds it, or a denial. */
 const holderText = (
   live: LiveConnection,
   target: InquiryTarget,
-  input: VerdictInput,
+  evidence: Evidence,
+  doubts: ReadonlyMap<string, readonly Doubt[]>,
 ): { readonly host: string | null; readonly text: string } => {
-  const answers = input.answers.filter((answer) => answer.volume === target.volume && answer.outcome === 'answered');
-  const names = (fact: HostFact): boolean => fact.kind === 'unknown' && fact.connections.some((ref) => live.refs.includes(ref));
-  for (const answer of answers) {
-    if (answer.outcome !== 'answered' || (live.host !== null && live.host !== answer.host)) continue;
-    const fact = answer.facts.find(names);
-    if (fact?.kind === 'unknown') return { host: answer.host, text: `, ${printable(fact.what)} on host ${printable(answer.host)}` };
-  }
+  const named = live.refs.flatMap((ref) => doubts.get(ref) ?? []).filter(({ host }) => live.host === null || live.host === host);
+  const doubt = named.sort((a, b) => (a.host < b.host ? -1 : 1))[0];
+  if (doubt !== undefined) return { host: doubt.host, text: `, ${printable(doubt.fact.what)} on host ${printable(doubt.host)}` };
   if (live.host === null) return { host: null, text: ', of no known host' };
-  const denies = answers.some((answer) => {
-    return answer.host === live.host && answer.outcome === 'answered' && answer.facts.every((fact) => fact.kind === 'not-mounted');
-  });
+  const own = evidence.answers.get(target.volume)?.get(live.host) ?? [];
+  const denies = own.some((answer) => answer.outcome === 'answered' && answer.facts.every((fact) => fact.kind === 'not-mounted'));
   const denial = denies ? ', although that host says that it does not use the volume' : '';
   return { host: live.host, text: `, of host ${printable(live.host)}${denial}` };
 };
 
-const clientFinding = (target: InquiryTarget, live: LiveConnection, input: VerdictInput): Finding => {
-  const holder = holderText(live, target, input);
+const clientFinding = (
+  target: InquiryTarget,
+  live: LiveConnection,
+  holder: { readonly host: string | null; readonly text: string },
+): Finding => {
   const text = `NBD connection ${live.id} (${printable(live.peer)}) to ${target.name} is open${holder.text}`;
   const identity = JSON.stringify(['client', live.id]);
   return {
@@ -167,13 +219,14 @@ const clientFinding = (target: InquiryTarget, live: LiveConnection, input: Verdi
   };
 };
 
-const targetFindings = (target: InquiryTarget, input: VerdictInput): readonly Finding[] => {
-  const hosts = new Set(input.asked.filter((asked) => asked.volumes.includes(target.volume)).map((asked) => asked.host));
-  for (const answer of input.answers) if (answer.volume === target.volume) hosts.add(answer.host);
-  const said = [...hosts].sort().flatMap((host) => hostFindings(target, host, input));
+const targetFindings = (target: InquiryTarget, evidence: Evidence): readonly Finding[] => {
+  const hosts = evidence.hosts.get(target.volume) ?? [];
+  const said = [...hosts].sort().flatMap((host) => hostFindings(target, host, evidence));
   const explained = new Set(said.flatMap((finding) => finding.clients));
-  const unexplained = input.connections.filter((live) => live.volume === target.volume && !explained.has(live.id));
-  return [...said, ...unexplained.map((live) => clientFinding(target, live, input))];
+  const unexplained = (evidence.connections.get(target.volume) ?? []).filter((live) => !explained.has(live.id));
+  if (unexplained.length === 0) return said;
+  const doubts = doubtsAbout(target, evidence);
+  return [...said, ...unexplained.map((live) => clientFinding(target, live, holderText(live, target, evidence, doubts)))];
 };
 
 const byImportance = (a: Finding, b: Finding): number => {
@@ -186,8 +239,9 @@ const byImportance = (a: Finding, b: Finding): number => {
 
 /** The verdict for all targets: findings by volume in the order of the targets, the gravest first, none twice. */
 export const verdictOf = (input: VerdictInput): Verdict => {
+  const evidence = evidenceOf(input);
   const findings = input.targets.flatMap((target) => {
-    const unique = new Map(targetFindings(target, input).map((finding) => [`${finding.key} ${finding.identity}`, finding]));
+    const unique = new Map(targetFindings(target, evidence).map((finding) => [`${finding.key} ${finding.identity}`, finding]));
     return [...unique.values()].sort(byImportance);
   });
   return { findings, clear: findings.length === 0 };

@@ -141,8 +141,9 @@ export class MountGate implements InquiryGate {
     const said = asker === undefined || asked.length === 0 ? [] : await asker.ask({ targets, asked, deadlineMs });
     // Looked at last: a connection that came while the hosts were asked is evidence too.
     const connections = (await clients()).filter((client) => client.phase !== 'closing').map(liveConnection);
+    const targetOfNumber = new Map(targets.map((target) => [target.volume, target]));
     const answers = said.flatMap((answer) => {
-      const target = targets.find(({ volume }) => volume === answer.volume);
+      const target = targetOfNumber.get(answer.volume);
       return target === undefined ? [] : [answerView(answer, target)];
     });
     audit.answered(inquiry, answers);
