@@ -1,8 +1,8 @@
 /**
  * The operator's consent to what an inquiry found (specification 6, step 4).
  *
- * Pure. A consent is bound to exactly what was shown: the token of a warning is a hash over the findings, the volumes
- * and the generation of the pair's state. Whatever changes in between, the token of the facts is another one and the
+ * Pure. A consent is bound to exactly what was shown: the token of a warning is a hash over the findings, the amounts that
+ * would be destroyed, the volumes and the generation of the pair's state. Whatever changes in between, the token of the facts is another one and the
  * consent is void; the operator then sees the new warning. A script consents by overrides instead: each names a present
  * finding by its key, all findings have to be named, and a reason has to be given.
  *
@@ -22,7 +22,7 @@ export type ConsentScope = {
   readonly volumes: readonly number[];
   /** Changes whenever the state of the pairs concerned does: their `stateSinceMs`, say, as text. */
   readonly generation: string;
-  /** What going on would destroy: shown with every warning. No part of the token; what is held cannot change. */
+  /** What going on would destroy: shown with every warning. Its amount is a part of the token; see `shownLosses`. */
   readonly destructions?: readonly Destruction[];
 };
 
@@ -47,10 +47,18 @@ const OVERRIDES_MAX = 4096;
 export const REASON_CHARS_MAX: number = 1000;
 const OVERRIDE_KEY = /^(?:(?:mounted|open|unknown|no-answer):.+|client:\d+)$/su;
 
+/**
+ * The amounts that a consent is bound to: between the warning and the answer nothing is held, so a host may write more.
+ * Not the times: writing again what would be lost anyway loses no more.
+ */
+const shownLosses = ({ destructions = [] }: ConsentScope): readonly string[] =>
+  destructions.map(({ volumeName, regions, bytes }) => JSON.stringify([volumeName, regions, bytes])).sort();
+
 /** The token of these facts. The same facts give the same token, in whatever order they were found. */
 export const consentToken = (scope: ConsentScope, findings: readonly Finding[]): string => {
   const facts = findings.map((finding) => JSON.stringify([finding.volume, finding.key, finding.identity])).sort();
-  const bound = JSON.stringify([scope.command, [...scope.volumes].sort((a, b) => a - b), scope.generation, facts]);
+  const volumes = [...scope.volumes].sort((a, b) => a - b);
+  const bound = JSON.stringify([scope.command, volumes, scope.generation, facts, shownLosses(scope)]);
   return createHash('sha256').update(bound).digest('hex').slice(0, TOKEN_HEX_CHARS);
 };
 
@@ -89,7 +97,7 @@ export const refusalOf = (command: string, findings: readonly Finding[], details
   const first = shown[0];
   if (first === undefined) throw new Error('a refusal needs a finding');
   const more = findings.length > 1 ? `, and ${findings.length - 1} more` : '';
-  const keys = [...new Set(findings.map((finding) => finding.key))].map((key) => `--override ${printable(key)}`).join(' ');
+  const keys = overridesFor(findings);
   const cure = uses.length > 0 ? 'end the use on that host' : "start that host's agent, with the rights to see everything";
   return new TwinvolError(uses.length > 0 ? 'MOUNTED' : 'NO_ANSWER', `${command} was not done: ${first.text}${more}`, {
     remedy: `${cure}, or override: ${keys} --reason TEXT`,
@@ -97,8 +105,18 @@ export const refusalOf = (command: string, findings: readonly Finding[], details
   });
 };
 
-const voidError = (scope: ConsentScope, why: string, details: Readonly<Record<string, unknown>>): TwinvolError => {
-  return new TwinvolError('CONSENT_VOID', `${scope.command} was not done: ${why}`, { details });
+const overridesFor = (findings: readonly Finding[]): string =>
+  [...new Set(findings.map((finding) => finding.key))].map((key) => `--override ${printable(key)}`).join(' ');
+
+const voidError = (
+  scope: ConsentScope,
+  why: string,
+  findings: readonly Finding[],
+  details: Readonly<Record<string, unknown>>,
+): TwinvolError => {
+  const again = 'read the new warning and decide again';
+  const remedy = findings.length === 0 ? again : `${again}; where a host keeps writing: ${overridesFor(findings)} --reason TEXT`;
+  return new TwinvolError('CONSENT_VOID', `${scope.command} was not done: ${why}`, { remedy, details });
 };
 
 /**
@@ -114,11 +132,11 @@ export const decideConsent = (scope: ConsentScope, verdict: Verdict, consent: Co
   const token = consentToken(scope, findings);
   const details = factsFor(scope, findings, token);
   if (consent.token !== undefined && consent.token !== token) {
-    throw voidError(scope, 'the facts are not those of the warning that was consented to', details);
+    throw voidError(scope, 'the facts are not those of the warning that was consented to', findings, details);
   }
   const keys = new Set(findings.map((finding) => finding.key));
   const absent = overrides.find((key) => !keys.has(key));
-  if (absent !== undefined) throw voidError(scope, `there is no finding "${printable(absent)}" (any more)`, details);
+  if (absent !== undefined) throw voidError(scope, `there is no finding "${printable(absent)}" (any more)`, findings, details);
   if (findings.length === 0) return { kind: 'clear', token, findings, overrides, reason };
   const named = new Set(overrides);
   if (named.size > 0 || consent.token === undefined) {

@@ -271,6 +271,20 @@ describe('between the answer and the consent', () => {
     expect((await lastInquiry(device)).records.find(({ kind }) => kind === 'decision')).toMatchObject({ decision: 'consented', by: 'op' });
   });
 
+  it('a host writes: the consent is void, and the operator sees how much would be lost now', async () => {
+    await using setup = await hosted();
+    const { device, secondary } = setup;
+    const pair = await splitPair(setup);
+    await using _agent = await FakeAgent.enrol(device, 'web1', [mountedAt('/srv/data')]);
+    const first = await failure(pair.resync());
+    expect(first.details.destroys).toMatchObject([{ regions: 1, bytes: 65536 }]);
+    await writeTo(secondary, 5 * MiB, MiB, 8);
+    const second = await failure(pair.resync({ consent: { token: String(first.details.token) } }));
+    expect(second).toMatchObject({ code: 'CONSENT_VOID', details: { destroys: [{ regions: 17, bytes: 17 * 65536 }] } });
+    expect(pair.state).toBe('split');
+    await (await pair.resync({ consent: { token: String(second.details.token) } })).wait('duplex');
+  });
+
   it('a consent is good once: the same facts after the next split are asked about again', async () => {
     await using setup = await hosted();
     const { device, db, copy } = setup;

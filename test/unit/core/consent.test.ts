@@ -56,7 +56,19 @@ describe('consent', () => {
       destroys: destructions,
     });
     const { token } = error.details as { token: string };
-    expect(decide(verdict(finding('open:b')), { token }).kind).toBe('consented');
+    expect(decide(verdict(finding('open:b')), { token }, { ...SCOPE, destructions }).kind).toBe('consented');
+  });
+
+  it('is void when more would be lost than was shown; that the same was written once more changes nothing', () => {
+    const loss = { volumeName: 'r1', regions: 1, bytes: 65536, firstAtMs: 1000, lastAtMs: 1000, since: 'since the split' };
+    const shown = verdict(finding('open:b'));
+    const token = consentToken({ ...SCOPE, destructions: [loss] }, shown.findings);
+    const again = { ...SCOPE, destructions: [{ ...loss, lastAtMs: 2000 }] };
+    expect(decide(shown, { token }, again).kind).toBe('consented');
+    const grown = { ...SCOPE, destructions: [{ ...loss, regions: 2, bytes: 131072 }] };
+    const error = errorOf(() => decide(shown, { token }, grown));
+    expect(error).toMatchObject({ code: 'CONSENT_VOID', details: { destroys: [{ regions: 2 }] } });
+    expect(error.remedy).toContain('--override open:b --reason TEXT');
   });
 
   it('is void when anything of what was shown has changed', () => {
