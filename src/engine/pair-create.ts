@@ -97,6 +97,7 @@ export class PairCreate {
     if (fitting === null) return {};
     const { store, plane, regions, events } = this.#context;
     const prepare = async (): Promise<Prepared> => {
+      await regions.clearBehind(volume, fitting.capacityBytes);
       const release = await regions.reserve();
       try {
         const { ops, row, scrubId } = refitOps(store.tables, store.tables.volume(volume.number), fitting);

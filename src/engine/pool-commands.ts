@@ -76,6 +76,7 @@ export class PoolCommands {
       }
       const { plane } = this.#context;
       await onceCleared(this.#context, row, 'pool restore-size', input.consent, async () => {
+        await this.#context.regions.clearBehind(row, fitting.capacityBytes);
         const scrubId = await this.#commit(row, fitting);
         await plane.volumeReplace(volumeSpec(this.#context.store.tables.volume(row.number)));
         if (scrubId !== null) this.#context.regions.ready(scrubId);

@@ -11,11 +11,11 @@
 import type { Logger } from 'pino';
 import type { EventLog } from '../core/event-log.ts';
 import { TwinvolError } from '../core/faults.ts';
-import type { TableOp } from '../core/rows.ts';
+import type { TableOp, VolumeRow } from '../core/rows.ts';
 import { countRegions } from '../core/runs.ts';
 import type { ScrubRow, Tables } from '../core/tables.ts';
 import type { HolePuncher } from '../platform/hole-punch.ts';
-import { scrubRuns } from '../store/scrubber.ts';
+import { scrubBehind, scrubRuns } from '../store/scrubber.ts';
 import type { Store } from '../store/store.ts';
 import { SharingLock } from './sharing-lock.ts';
 
@@ -104,6 +104,18 @@ export class RegionSupply {
    */
   reserve(): Promise<() => void> {
     return this.#taking.alone();
+  }
+
+  /**
+   * To be called before a volume gets larger: what a fitting has left behind its end becomes zeros, before anybody sees it.
+   * @throws TwinvolError `STORE_FULL`, `STORE_IO`; nothing that anybody can see has changed then
+   */
+  async clearBehind(row: VolumeRow, nextCapacityBytes: number): Promise<void> {
+    if (nextCapacityBytes <= row.capacityBytes) return;
+    await scrubBehind(this.#store, row, this.#puncher).catch((error: unknown) => {
+      this.#onMediumFailed(row.runs.slice(-1).map(({ pv }) => pv));
+      throw error;
+    });
   }
 
   /** Physical volumes that would be added for that many regions. @throws TwinvolError `LIMIT` */

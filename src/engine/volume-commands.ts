@@ -103,6 +103,7 @@ export class VolumeCommands {
           bytes: sizeBytes - row.capacityBytes,
         });
       }
+      await this.#context.regions.clearBehind(row, sizeBytes);
       const grown = (tables: Tables, present: VolumeRow): readonly TableOp[] => {
         const { formerCapacityBytes: _former, ...rest } = present;
         const runs = mergeNeighbours([...present.runs, ...requireRegions(tables, more, present.runs.at(-1))]);

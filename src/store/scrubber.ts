@@ -5,7 +5,7 @@
  * commits `scrub-delete`. After a crash in between the list is still there, and the work is done again: it is the same
  * result however often. Nothing may write to the runs meanwhile.
  */
-import type { RegionRun } from '../core/rows.ts';
+import type { RegionRun, VolumeRow } from '../core/rows.ts';
 import { MiB } from '../core/units.ts';
 import { seekData, seekHole } from '../platform/hole-seek.ts';
 import { syncData, writeZeros } from '../platform/sparse-file.ts';
@@ -33,24 +33,55 @@ export const scrubRuns = async (store: Store, runs: readonly RegionRun[], punche
   let punchedBytes = 0;
   let zeroedBytes = 0;
   for (const run of runs) {
-    const path = store.pvPath(run.pv);
-    const end = (run.start + run.count) * store.regionBytes;
-    try {
-      for (const extent of dataExtents(store.pvFd(run.pv), run.start * store.regionBytes, end)) {
-        signal?.throwIfAborted();
-        if (await puncher.punch(path, extent.offset, extent.length)) {
-          punchedBytes += extent.length;
-        } else {
-          await writeZeros(store.pvFd(run.pv), extent.offset, extent.length);
-          zeroedBytes += extent.length;
-        }
-      }
-    } catch (error) {
-      signal?.throwIfAborted();
-      throw storeFault(error, 'clearing regions that left their volume', path);
-    }
+    const start = run.start * store.regionBytes;
+    const cleared = await clearRange(store, run.pv, { start, end: start + run.count * store.regionBytes }, puncher, signal);
+    punchedBytes += cleared.punchedBytes;
+    zeroedBytes += cleared.zeroedBytes;
   }
   await syncAll(store, runs);
+  return { punchedBytes, zeroedBytes };
+};
+
+/**
+ * Makes the bytes behind a volume's end, in its last region, read as zeros, durably. For a volume that is about to get
+ * larger: where region fitting has made it smaller by part of a region, its old data is still there. Nobody can read or
+ * write these bytes until the new capacity is recorded, so it may be done, and done again, at any time before.
+ * @throws TwinvolError STORE_FULL, STORE_IO
+ */
+export const scrubBehind = async (store: Store, { runs, capacityBytes }: VolumeRow, puncher: Puncher): Promise<void> => {
+  const last = runs.at(-1);
+  const usedBytes = capacityBytes % store.regionBytes;
+  if (last === undefined || usedBytes === 0) return;
+  const end = (last.start + last.count) * store.regionBytes;
+  await clearRange(store, last.pv, { start: end - store.regionBytes + usedBytes, end }, puncher);
+  await syncAll(store, [last]);
+};
+
+/** @param range in bytes of the physical volume */
+const clearRange = async (
+  store: Store,
+  pv: number,
+  { start, end }: { readonly start: number; readonly end: number },
+  puncher: Puncher,
+  signal?: AbortSignal,
+): Promise<ScrubResult> => {
+  let punchedBytes = 0;
+  let zeroedBytes = 0;
+  const path = store.pvPath(pv);
+  try {
+    for (const extent of dataExtents(store.pvFd(pv), start, end)) {
+      signal?.throwIfAborted();
+      if (await puncher.punch(path, extent.offset, extent.length)) {
+        punchedBytes += extent.length;
+      } else {
+        await writeZeros(store.pvFd(pv), extent.offset, extent.length);
+        zeroedBytes += extent.length;
+      }
+    }
+  } catch (error) {
+    signal?.throwIfAborted();
+    throw storeFault(error, 'clearing regions that left their volume', path);
+  }
   return { punchedBytes, zeroedBytes };
 };
 

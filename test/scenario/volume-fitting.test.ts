@@ -113,6 +113,39 @@ it('a deleted volume leaves nothing behind for the one that gets its regions, al
   expect(await isZero(next, 0, 60 * MiB)).toBe(true);
 });
 
+it('what a fitting has left in the last region is gone before the volume gets larger, in whichever way it does', async () => {
+  await using device = await openDevice({ pvSize: PV, lanes: 1 });
+  const half = MiB / 2;
+  await device.createVolume('short', 2 * MiB + half);
+  await device.createVolume('long', 4 * MiB + half);
+  const { engine } = device;
+  const ways: Readonly<Record<string, (name: string) => Promise<unknown>>> = {
+    grown: async (name) => {
+      await engine.pairRelease({ primary: 'short', then: 'normal' });
+      await device.volume(name).grow(4 * MiB);
+    },
+    restored: async (name) => {
+      await engine.pairRelease({ primary: 'short' });
+      await engine.poolRestoreSize({ volume: name });
+    },
+    fitted: async (name) => {
+      await engine.pairRelease({ primary: 'short' });
+      const pair = await (await device.volume('long').pair(device.volume(name), { fit: 'regions' })).wait('duplex');
+      await pair.split();
+    },
+  };
+  for (const [name, getLarger] of Object.entries(ways)) {
+    const pooled = await device.createVolume(name, 3 * MiB, { attribute: 'secondary' });
+    await writeTo(pooled, 0, 3 * MiB, 7);
+    await (await device.volume('short').pair(pooled, { fit: 'regions' })).wait('duplex');
+    expect(pooled.info()).toMatchObject({ capacityBytes: 2 * MiB + half, regions: 3 });
+    await getLarger(name);
+    const { capacityBytes } = pooled.info();
+    expect([name, capacityBytes > 2 * MiB + half]).toEqual([name, true]);
+    expect([name, await isZero(pooled, 0, capacityBytes)]).toEqual([name, true]);
+  }
+});
+
 it('a device grows by physical volumes when volumes are made or grown, and says so in the plan', async () => {
   await using device = await openDevice({ pvSize: PV, lanes: 1 });
   expect(await device.engine.volumeCreate({ name: 'huge', sizeBytes: 200 * MiB, plan: true })).toMatchObject({
