@@ -94,7 +94,15 @@ const tlsOf = ({ tlsCert, tlsKey, tlsCa, tlsRequired, nbdTcp, agentTcp }: ServeC
 const startLine = ({ store, lanes, native, version }: StatusView): string => {
   const live = native.fsExt ? 'fs-ext' : 'no addon';
   const ways = `${live}: lock ${native.fileLock}, holes ${native.holeSeek}, space ${native.spaceReclaim}`;
-  return `twinvol ${version}: store ${store.directory} (${store.uuid}), ${lanes.count} lanes (${lanes.handover}), ${ways}`;
+  return `twinvol ${version}: store ${store.directory} (${store.uuid}), ${lanes.count} lanes (${lanes.handover}), ${ways}\n`;
+};
+
+/** What the start made of an end that was not in order; nothing after one that was. */
+const recoveryLine = ({ durability: { wasCleanShutdown, lastRecoveryBytes } }: StatusView): string => {
+  if (wasCleanShutdown) return '';
+  const what =
+    lastRecoveryBytes === 0 ? 'nothing has to be copied again' : `${formatSize(lastRecoveryBytes)} may differ and are copied again`;
+  return `recovered: the last run did not end in order; ${what}\n`;
 };
 
 const serveStore = async (context: CommandContext, options: ServeCommandOptions): Promise<void> => {
@@ -115,7 +123,7 @@ const serveStore = async (context: CommandContext, options: ServeCommandOptions)
   stdout.write(
     context.json
       ? `${JSON.stringify({ ready: { control, nbd, agents }, status })}\n`
-      : `${startLine(status)}\nagents ${agents.join(' ')}\nready ${nbd.join(' ')} control ${control}\n`,
+      : `${startLine(status)}${recoveryLine(status)}agents ${agents.join(' ')}\nready ${nbd.join(' ')} control ${control}\n`,
   );
   await Promise.race([engine.closed, drained]);
   await engine.closed;

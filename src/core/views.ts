@@ -143,6 +143,8 @@ export type StatusView = {
     readonly resyncBoundBytes: number;
     /** What the last start had to resync, in bytes. */
     readonly lastRecoveryBytes: number;
+    /** The run before this one ended in order, so there was nothing to recover. */
+    readonly wasCleanShutdown: boolean;
   };
   readonly settings: DeviceSettings;
   readonly memory: { readonly rssBytes: number };

@@ -70,7 +70,7 @@ export const openEngine = async (options: EngineOptions): Promise<DeviceEngine> 
   /** How to give up what was made so far, last one first. */
   const undo: Array<() => Promise<void>> = [];
   try {
-    const store = await openStore(options.store, { notice: (text) => log.info(text) });
+    const store = await openStore(options.store, { notice: (text) => log.warn(text) });
     undo.push(() => store.close({ clean: false }));
     const removed = await removeOrphanFiles(store);
     if (removed > 0) log.info({ removed }, 'bitmap files that belong to no pair were removed');

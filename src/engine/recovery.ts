@@ -98,9 +98,7 @@ export const recoverDevice = async (context: DeviceContext, shell: PairShell): P
     log.debug('there was no room to keep which run of the machine this is');
   regions.resume();
   const facts = { volumes: volumes.length, pairs: found.length, wasCleanShutdown: store.wasCleanShutdown, recoveryBytes };
-  log.info(
-    facts,
-    store.wasCleanShutdown ? 'the last run ended in order' : 'the last run did not end in order; legs that may differ are copied again',
-  );
+  if (store.wasCleanShutdown) log.info(facts, 'the last run ended in order');
+  else log.warn(facts, 'the last run did not end in order; legs that may differ are copied again');
   return recoveryBytes;
 };

@@ -38,7 +38,12 @@ export class StatusReport {
       clients: plane.clientCount(),
       lanes: { count: plane.laneCount, handover: plane.handover },
       native: nativeReport(),
-      durability: { level: tables.settings.durability, resyncBoundBytes: plane.resyncBoundBytes(), lastRecoveryBytes: recoveryBytes },
+      durability: {
+        level: tables.settings.durability,
+        resyncBoundBytes: plane.resyncBoundBytes(),
+        lastRecoveryBytes: recoveryBytes,
+        wasCleanShutdown: store.wasCleanShutdown,
+      },
       settings: tables.settings,
       memory: { rssBytes: process.memoryUsage.rss() },
     };

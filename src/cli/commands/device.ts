@@ -41,12 +41,15 @@ const statusFields = (status: StatusView, nowMs: number): Array<readonly [string
       `fs-ext ${native.fsExt ? 'in use' : 'absent'}; lock ${native.fileLock}, holes ${native.holeSeek}, space given back by ${native.spaceReclaim}`,
     ],
     ...native.weaker.map((weaker) => ['', weaker] as const),
-    [
-      'durability',
-      `${durability.level}; a crash now would resync at most ${formatSize(durability.resyncBoundBytes)}; the last start resynced ${formatSize(durability.lastRecoveryBytes)}`,
-    ],
+    ['durability', durabilityText(durability)],
     ['memory', formatSize(status.memory.rssBytes)],
   ];
+};
+
+const durabilityText = ({ level, resyncBoundBytes, lastRecoveryBytes }: StatusView['durability']): string => {
+  const bound = `resync at most ${formatSize(resyncBoundBytes)}`;
+  const crash = level === 'power' ? `a crash now would ${bound}` : `a kill -9 now would ${bound}, a power loss everything`;
+  return `${level}; ${crash}; the last start resynced ${formatSize(lastRecoveryBytes)}`;
 };
 
 const scheduleFields = ({ pending, failed, nextAtMs }: StatusView['scheduledSplits']): Array<readonly [string, string]> => {

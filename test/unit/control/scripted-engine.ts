@@ -101,7 +101,7 @@ export const statusView = (change: Partial<StatusView> = {}): StatusView => ({
   clients: 1,
   lanes: { count: 2, handover: 'descriptor' },
   native: { fsExt: true, fileLock: 'flock', holeSeek: 'lseek', spaceReclaim: 'fallocate', weaker: [] },
-  durability: { level: 'power', resyncBoundBytes: 64 * MiB, lastRecoveryBytes: 0 },
+  durability: { level: 'power', resyncBoundBytes: 64 * MiB, lastRecoveryBytes: 0, wasCleanShutdown: true },
   settings: SETTINGS_DEFAULT,
   memory: { rssBytes: 80 * MiB },
   ...change,
