@@ -81,7 +81,7 @@ export const chooseSecondary = (primary: VolumeRow, pool: Pool, wish: Wish): Cho
   const fits = wish.fit === 'regions';
   if (best.larger !== undefined && (fits || wish.condition === 'any')) return chosen(primary, best.larger, pool, wish);
   if (best.smaller !== undefined && fits) return chosen(primary, best.smaller, pool, wish);
-  throw noCandidate(primary, best, wish);
+  throw noCandidate(primary, best, pool, wish);
 };
 
 /**
@@ -125,25 +125,65 @@ const unusable = (volume: VolumeRow, reason: string, isPaired: boolean): Twinvol
     },
   );
 
-const noCandidate = (primary: VolumeRow, best: Best, wish: Wish): TwinvolError => {
+const noCandidate = (primary: VolumeRow, best: Best, pool: Pool, wish: Wish): TwinvolError => {
   const needed = `${formatSize(primary.capacityBytes)}`;
   const near = best.larger ?? best.smaller;
+  const { inUse, kept } = notOffered(primary, pool);
+  const [spared] = kept.filter((volume) => wouldDo(primary, volume, pool, wish));
   const why =
     best.larger !== undefined
       ? `none has exactly ${needed}, and the condition is "same" (volume ${best.larger.name} has ${formatSize(best.larger.capacityBytes)})`
       : near !== undefined
         ? `the largest unused one, ${near.name}, has ${formatSize(near.capacityBytes)} of the ${needed} needed`
-        : 'no volume of the pool is unused';
+        : noneUnusedText(inUse, kept);
   const remedy =
-    best.larger !== undefined
-      ? 'give --condition any, or --fit regions'
-      : near !== undefined
-        ? 'give --fit regions, or create a volume of that size with --attribute secondary'
-        : `create one with twinvol volume create NAME --size ${primary.capacityBytes} --attribute secondary, or release a pair`;
-  return new TwinvolError('NO_CANDIDATE', `no secondary for ${primary.name}: ${why}; nothing was changed`, {
+    spared !== undefined
+      ? `name ${spared.name} if it is meant, or end its protection with twinvol volume set ${spared.name} --protected off`
+      : best.larger !== undefined
+        ? 'give --condition any, or --fit regions'
+        : near !== undefined
+          ? 'give --fit regions, or create a volume of that size with --attribute secondary'
+          : `create one with twinvol volume create NAME --size ${primary.capacityBytes} --attribute secondary, or release a pair`;
+  const spare = spared === undefined || near === undefined ? '' : `; ${spared.name} would do, but is protected`;
+  return new TwinvolError('NO_CANDIDATE', `no secondary for ${primary.name}: ${why}${spare}; nothing was changed`, {
     remedy,
-    details: { primary: primary.number, neededBytes: primary.capacityBytes, condition: wish.condition, fit: wish.fit },
+    details: {
+      primary: primary.number,
+      neededBytes: primary.capacityBytes,
+      condition: wish.condition,
+      fit: wish.fit,
+      inUse,
+      protected: kept.slice(0, 100).map(({ name }) => name),
+    },
   });
+};
+
+/** What the pool has besides the volumes that may be chosen. */
+const notOffered = (primary: VolumeRow, pool: Pool): { readonly inUse: number; readonly kept: readonly VolumeRow[] } => {
+  let inUse = 0;
+  const kept: VolumeRow[] = [];
+  for (const volume of pool.volumes) {
+    if (volume.attribute !== 'secondary') continue;
+    if (pool.involvementOf(volume.number) !== undefined) inUse += 1;
+    else if (volume.isProtected && volume.number !== primary.number) kept.push(volume);
+  }
+  return { inUse, kept };
+};
+
+/** Whether an unused volume would have been chosen, had it been the only one. */
+const wouldDo = (primary: VolumeRow, volume: VolumeRow, pool: Pool, wish: Wish): boolean => {
+  const how = sizeRelation(primary, volume);
+  if (how === 'same' || wish.fit === 'off') return how === 'same' || (how === 'larger' && wish.condition === 'any');
+  const missing = fittingFor(volume, primary.capacityBytes, pool.regionBytes)?.missingRegions ?? 0;
+  return missing <= pool.unassignedRegions;
+};
+
+const noneUnusedText = (inUse: number, kept: readonly VolumeRow[]): string => {
+  const used = inUse === 0 ? '' : `${inUse} ${inUse === 1 ? 'is' : 'are'} in use`;
+  if (kept.length === 0) return `no volume of the pool is unused (${used || 'it has none'})`;
+  const names = kept.slice(0, 3).map(({ name }) => name);
+  const more = kept.length > names.length ? ` and ${kept.length - names.length} more` : '';
+  return `every unused volume of the pool is protected (${names.join(', ')}${more})${used === '' ? '' : `, and ${used}`}`;
 };
 
 /** Names what is missing and where it could come from: regions being cleared, and other unused volumes of the pool. */
@@ -179,16 +219,16 @@ export const regionsMissing = (primary: VolumeRow, volume: VolumeRow, fitting: F
 
 /**
  * The unused-secondary report: the candidates for a named choice, or with `explain` every volume and why it is not one.
- * Smaller volumes are candidates only where regions are fitted.
+ * Smaller volumes are candidates only where regions are fitted; larger ones with condition `same` too.
  */
 export const reportCandidates = (
   primary: VolumeRow,
   pool: Pool,
-  options: { readonly fit: Wish['fit']; readonly explain: boolean },
+  options: Wish & { readonly explain: boolean },
 ): readonly CandidateView[] => {
   const views: CandidateView[] = [];
   for (const volume of pool.volumes) {
-    const reason = candidateReason(primary, volume, pool, options.fit);
+    const reason = candidateReason(primary, volume, pool, options);
     if (reason !== null && !options.explain) continue;
     const isSizeMeaningful = volume.number !== primary.number && (reason === null || volume.attribute === 'secondary');
     views.push({
@@ -203,11 +243,14 @@ export const reportCandidates = (
   return views.sort((a, b) => a.number - b.number);
 };
 
-const candidateReason = (primary: VolumeRow, volume: VolumeRow, pool: Pool, fit: Wish['fit']): string | null => {
+const candidateReason = (primary: VolumeRow, volume: VolumeRow, pool: Pool, { condition, fit }: Wish): string | null => {
   const reason = unusableReason(primary, volume, pool.involvementOf(volume.number));
   if (reason !== null) return reason;
   if (volume.isProtected) return 'it is protected: it is not offered, but can be named';
-  if (sizeRelation(primary, volume) !== 'smaller') return null;
+  const how = sizeRelation(primary, volume);
+  if (how === 'larger' && fit === 'off' && condition === 'same')
+    return `it is larger by ${formatSize(volume.capacityBytes - primary.capacityBytes)}, and the condition is "same"`;
+  if (how !== 'smaller') return null;
   if (fit === 'off') return `it is smaller by ${formatSize(primary.capacityBytes - volume.capacityBytes)}, and regions are not fitted`;
   const missing = (fittingFor(volume, primary.capacityBytes, pool.regionBytes)?.missingRegions ?? 0) - pool.unassignedRegions;
   return missing > 0 ? `it is smaller, and ${missing} regions are missing from the unassigned-region table` : null;

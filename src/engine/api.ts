@@ -21,7 +21,12 @@ export type PairRef = { readonly primary: VolumeRef; readonly secondary?: Volume
 export type Scheduled = { readonly atMs?: number | null };
 
 /** `explain`: all volumes, and why one is none. `fit`: for a pair create with that fitting; absent: as the setting says. */
-export type CandidatesInput = { readonly primary: VolumeRef; readonly explain?: boolean; readonly fit?: 'off' | 'regions' };
+export type CandidatesInput = {
+  readonly primary: VolumeRef;
+  readonly explain?: boolean;
+  readonly condition?: 'same' | 'any';
+  readonly fit?: 'off' | 'regions';
+};
 export type VolumeCreateInput = Planned & {
   readonly name: string;
   readonly sizeBytes: number;

@@ -53,6 +53,8 @@ export class PoolCommands {
   candidates(input: CandidatesInput): readonly CandidateView[] {
     const { tables } = this.#context.store;
     return reportCandidates(tables.volume(input.primary), poolOf(this.#context), {
+      // The device's default condition binds its own choice only (`pair-create.ts`).
+      condition: input.condition ?? 'any',
       fit: input.fit ?? tables.settings.fit,
       explain: input.explain === true,
     });

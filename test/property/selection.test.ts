@@ -125,23 +125,18 @@ it("a fitted choice ends with the primary's regions, and an unfitted one keeps i
 
 it('what the report calls a candidate can be named, and what it does not cannot, protection aside', () => {
   fc.assert(
-    fc.property(
-      fc.array(drawn, { minLength: 1, maxLength: 10 }),
-      fc.integer({ min: 0, max: 5 }),
-      fc.constantFrom('off' as const, 'regions' as const),
-      (list, unassigned, fit) => {
-        const { primary, pool } = build(list, unassigned);
-        const report = reportCandidates(primary, pool, { fit, explain: true });
-        expect(report).toHaveLength(list.length);
-        for (const row of pool.volumes) {
-          const view = report.find((one) => one.number === row.number);
-          const named = outcome(() => nameSecondary(primary, row, pool, { condition: 'any', fit }).volume.number);
-          if (view?.candidate === true) expect(named).toBe(row.number);
-          else if (!row.isProtected) expect(typeof named).toBe('string');
-          expect(view?.candidate).toBe(view?.reason === null);
-        }
-      },
-    ),
+    fc.property(fc.array(drawn, { minLength: 1, maxLength: 10 }), fc.integer({ min: 0, max: 5 }), wishes, (list, unassigned, wish) => {
+      const { primary, pool } = build(list, unassigned);
+      const report = reportCandidates(primary, pool, { ...wish, explain: true });
+      expect(report).toHaveLength(list.length);
+      for (const row of pool.volumes) {
+        const view = report.find((one) => one.number === row.number);
+        const named = outcome(() => nameSecondary(primary, row, pool, wish).volume.number);
+        if (view?.candidate === true) expect(named).toBe(row.number);
+        else if (!row.isProtected) expect(typeof named).toBe('string');
+        expect(view?.candidate).toBe(view?.reason === null);
+      }
+    }),
     { numRuns: 1000 },
   );
 });

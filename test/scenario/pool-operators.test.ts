@@ -54,6 +54,8 @@ describe('the report of unused secondaries', () => {
       ['small', 'smaller'],
       ['large', 'larger'],
     ]);
+    const alike = JSON.parse((await pool.line('pool candidates db --condition same --json')).out) as CandidateView[];
+    expect(alike.map(({ name }) => name)).toEqual(['same']);
     const volumes = (await pool.line('volume list')).out;
     for (const row of ['db +8 MiB +normal +invalid', 'used +4 MiB +secondary +in-use', 'same +8 MiB +secondary +unused'])
       expect(volumes).toMatch(new RegExp(row));
@@ -67,6 +69,10 @@ describe('the report of unused secondaries', () => {
     const fitted = await pool.line('pair create web --choose --fit regions', { keys: ['down', 'enter'], answers: [] });
     expect(fitted.out).toContain('pair web -> small formed');
     expect(await pool.line('pair create db --choose')).toMatchObject({ exit: 64 });
+    expect(await pool.line('pair create db one --choose', { keys: ['enter'], answers: [] })).toMatchObject({
+      exit: 64,
+      err: expect.stringContaining('takes a SECONDARY, or --choose'),
+    });
     expect(await pool.line('pair create db --choose', { keys: ['cancel'], answers: [] })).toMatchObject({
       exit: 10,
       err: expect.stringContaining('NOT_CONFIRMED'),

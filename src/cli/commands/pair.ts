@@ -14,7 +14,7 @@ import { pairName } from '../copy-progress.ts';
 import { given } from '../given.ts';
 import { waitForState } from '../pair-waiting.ts';
 import { isPlan, planText } from '../plan-text.ts';
-import { candidateLine, fitArgument } from './pool.ts';
+import { candidateLine, conditionArgument, fitArgument } from './pool.ts';
 import { registerPairWatching } from './pair-watch.ts';
 import { momentOf, type SplitTiming, splitWord, withTiming } from './split-timing.ts';
 
@@ -90,7 +90,7 @@ const registerCreate = (pair: Command, context: CommandContext): void => {
     .option(
       '--condition <CONDITION>',
       "same: of the primary's capacity only; any: or else the smallest larger one",
-      choiceArgument('condition', ['same', 'any']),
+      conditionArgument,
     )
     .option('--fit <FIT>', "regions: the secondary ends with the primary's capacity; off", fitArgument)
     .option('--pace <PACE>', PACE_HELP, paceArgument)
@@ -109,7 +109,9 @@ const createPair = async (
   options: CreateOptions,
 ): Promise<void> => {
   const { wait, timeout, override, reason, dirtyRegionSize, choose, ...rest } = options;
-  const secondary = choose === true && named === undefined ? await chooseSecondary(context, primary, options.fit) : named;
+  if (choose === true && named !== undefined)
+    throw new TwinvolError('USAGE', 'pair create takes a SECONDARY, or --choose, and not both', { remedy: 'see twinvol pair create --help' });
+  const secondary = choose === true ? await chooseSecondary(context, primary, options) : named;
   const input = { ...pairRef(primary, secondary), ...rest, ...given({ dirtyRegionBytes: dirtyRegionSize }) };
   const words = {
     question: `overwrite ${secondary === undefined ? 'the secondary' : `volume ${secondary}`} with a copy of ${primary} anyway?`,
@@ -121,9 +123,16 @@ const createPair = async (
   await answerCopy(context, result, given({ wait, timeout }), 'formed');
 };
 
-const chooseSecondary = async (context: CommandContext, primary: VolumeRef, fit: 'off' | 'regions' | undefined): Promise<VolumeRef> => {
-  const candidates = (await context.call('pool.candidates', { primary, ...given({ fit }) })).filter(({ candidate }) => candidate);
-  if (candidates.length === 0) throw new TwinvolError('NO_CANDIDATE', `no volume can be the secondary of ${primary}`);
+const chooseSecondary = async (
+  context: CommandContext,
+  primary: VolumeRef,
+  { condition, fit }: Pick<CreateOptions, 'condition' | 'fit'>,
+): Promise<VolumeRef> => {
+  const candidates = await context.call('pool.candidates', { primary, ...given({ condition, fit }) });
+  if (candidates.length === 0)
+    throw new TwinvolError('NO_CANDIDATE', `no volume can be the secondary of ${primary}`, {
+      remedy: `twinvol pool candidates ${primary} --explain says why`,
+    });
   const chosen = await chooseFrom(context, `the secondary of ${primary}:`, candidates, candidateLine);
   return chosen.number;
 };

@@ -24,7 +24,10 @@ const EXPLAINED: readonly Column<CandidateView>[] = [
   { heading: 'REASON', isOptional: true, text: ({ reason }) => reason ?? '' },
 ];
 
+export const conditionArgument: ChoiceParser<'same' | 'any'> = choiceArgument<'same' | 'any'>('condition', ['same', 'any']);
 export const fitArgument: ChoiceParser<'off' | 'regions'> = choiceArgument<'off' | 'regions'>('way of fitting', ['off', 'regions']);
+
+type CandidateOptions = { readonly explain?: boolean; readonly condition?: 'same' | 'any'; readonly fit?: 'off' | 'regions' };
 
 /** A candidate in a list to choose from. */
 export const candidateLine = ({ number, name, capacityBytes, fit }: CandidateView): string =>
@@ -39,9 +42,14 @@ export const registerPool = (program: Command, context: CommandContext): void =>
   ])
     .argument('<PRIMARY>', 'name or number', volumeArgument)
     .option('--explain', 'all volumes, and why one is not a candidate')
+    .option(
+      '--condition <CONDITION>',
+      "same: of the primary's capacity only, where regions are not fitted; left out: any",
+      conditionArgument,
+    )
     .option('--fit <FIT>', "for a pair create with this fitting; left out: as the device's setting says", fitArgument)
-    .action(async (primary: VolumeRef, { explain, fit }: { explain?: boolean; fit?: 'off' | 'regions' }) => {
-      const candidates = await context.call('pool.candidates', { primary, ...given({ explain, fit }) });
+    .action(async (primary: VolumeRef, { explain, condition, fit }: CandidateOptions) => {
+      const candidates = await context.call('pool.candidates', { primary, ...given({ explain, condition, fit }) });
       const empty = `no volume can be the secondary of ${primary}; --explain says why`;
       context.print(candidates, () => textTable(candidates, explain === true ? EXPLAINED : COLUMNS, context.paint, empty));
     });

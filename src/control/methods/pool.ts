@@ -8,6 +8,10 @@ export const poolMethods = {
     params: z.strictObject({
       primary: volumeRef,
       explain: z.boolean().exactOptional(),
+      condition: z
+        .enum(['same', 'any'])
+        .exactOptional()
+        .describe('for a pair create with that condition; left out: any, as of a named one'),
       fit: z.enum(['off', 'regions']).exactOptional().describe('for a pair create with that fitting; left out: as the setting says'),
     }),
     result: '`CandidateView[]`',

@@ -5,7 +5,7 @@ import { describe, expect, it } from 'vitest';
 import { TwinvolError } from '../../../src/core/faults.ts';
 import type { VolumeRow } from '../../../src/core/rows.ts';
 import { chooseSecondary, nameSecondary, reportCandidates } from '../../../src/core/selection.ts';
-import type { Involvement, Pool } from '../../../src/core/selection.ts';
+import type { Involvement, Pool, Wish } from '../../../src/core/selection.ts';
 import { GiB, MiB } from '../../../src/core/units.ts';
 
 const volume = (number: number, capacityBytes: number, change: Partial<VolumeRow> = {}): VolumeRow => ({
@@ -72,6 +72,39 @@ describe('embodiment 1: same capacity, or any', () => {
       /^NO_CANDIDATE: .*no volume of the pool is unused/,
     );
   });
+  it('says what the unused and the used ones are, where none may be taken', () => {
+    const paired = new Map<number, Involvement>([
+      [3, { role: 'secondary', partner: 'other', state: 'duplex' }],
+      [4, { role: 'secondary', partner: 'more', state: 'split' }],
+    ]);
+    const used = [volume(3, 10 * MiB), volume(4, 10 * MiB)];
+    const kept = [volume(5, 4 * MiB, { isProtected: true }), volume(6, 10 * MiB, { isProtected: true })];
+    expect(codeOf(() => chooseSecondary(primary, pool([]), any))).toContain('no volume of the pool is unused (it has none)');
+    expect(codeOf(() => chooseSecondary(primary, pool(used, { paired }), any))).toContain('no volume of the pool is unused (2 are in use)');
+    expect(codeOf(() => chooseSecondary(primary, pool([...used, ...kept], { paired }), any))).toContain(
+      'every unused volume of the pool is protected (v5, v6), and 2 are in use',
+    );
+  });
+  it('names a protected one that would do, and how it can be taken', () => {
+    const refusal = (volumes: readonly VolumeRow[], wish: Wish): TwinvolError | null => {
+      try {
+        chooseSecondary(primary, pool(volumes), wish);
+      } catch (error) {
+        if (error instanceof TwinvolError) return error;
+      }
+      return null;
+    };
+    const kept = volume(7, 10 * MiB, { isProtected: true, name: 'kept' });
+    const refused = refusal([volume(2, 20 * MiB), kept], same);
+    expect(refused?.message).toContain('(volume v2 has 20 MiB); kept would do, but is protected');
+    expect(refused).toMatchObject({
+      remedy: expect.stringContaining('twinvol volume set kept --protected off'),
+      details: { inUse: 0, protected: ['kept'] },
+    });
+    const larger = volume(8, 30 * MiB, { isProtected: true, name: 'larger' });
+    expect(refusal([volume(2, 20 * MiB), larger], same)?.message).not.toContain('would do');
+    expect(refusal([volume(2, 2 * MiB), larger], any)?.message).toContain('larger would do');
+  });
   it('never takes a protected, a paired or a normal volume, nor the primary', () => {
     const paired = new Map<number, Involvement>([[3, { role: 'secondary', partner: 'other', state: 'duplex' }]]);
     const volumes = [
@@ -95,14 +128,14 @@ describe('embodiment 2: the report, and a named secondary', () => {
     volume(7, 10 * MiB, { isProtected: true }),
   ];
   it('lists the unused ones', () => {
-    const report = reportCandidates(primary, pool(volumes, { paired }), { fit: 'off', explain: false });
+    const report = reportCandidates(primary, pool(volumes, { paired }), { ...any, explain: false });
     expect(report.map((view) => [view.number, view.fit])).toEqual([
       [2, 'same'],
       [5, 'larger'],
     ]);
   });
   it('explains every volume', () => {
-    const report = reportCandidates(primary, pool(volumes, { paired }), { fit: 'off', explain: true });
+    const report = reportCandidates(primary, pool(volumes, { paired }), { ...any, explain: true });
     expect(report.map((view) => [view.number, view.candidate, view.reason])).toEqual([
       [1, false, 'it is the primary itself'],
       [2, true, null],
@@ -113,9 +146,18 @@ describe('embodiment 2: the report, and a named secondary', () => {
       [7, false, 'it is protected: it is not offered, but can be named'],
     ]);
   });
+  it('leaves larger ones out where the condition is same, unless they are fitted', () => {
+    const numbers = (wish: Wish): number[] =>
+      reportCandidates(primary, pool(volumes), { ...wish, explain: false }).map(({ number }) => number);
+    expect(numbers(same)).toEqual([2, 3]);
+    expect(numbers({ ...same, fit: 'regions' })).toEqual([2, 3, 5]);
+    expect(reportCandidates(primary, pool(volumes), { ...same, explain: true }).find(({ number }) => number === 5)?.reason).toBe(
+      'it is larger by 2 MiB, and the condition is "same"',
+    );
+  });
   it('says of a smaller one how many regions are missing, where regions are fitted', () => {
     const report = (unassignedRegions: number) =>
-      reportCandidates(primary, pool([volume(6, 7 * MiB)], { unassignedRegions }), { fit: 'regions', explain: true }).find(
+      reportCandidates(primary, pool([volume(6, 7 * MiB)], { unassignedRegions }), { ...fit, explain: true }).find(
         (view) => view.number === 6,
       );
     expect(report(2)).toMatchObject({
@@ -179,7 +221,7 @@ it('chooses and reports among 10,000 volumes in under 50 ms', () => {
   const tookMs = Array.from({ length: 5 }, () => {
     const started = performance.now();
     const choice = chooseSecondary(large, pool(many, { paired, unassignedRegions: 10_000 }), fit);
-    const report = reportCandidates(large, pool(many, { paired }), { fit: 'regions', explain: true });
+    const report = reportCandidates(large, pool(many, { paired }), { ...fit, explain: true });
     expect(choice.how).toBe('smaller');
     expect(report).toHaveLength(10_001);
     return performance.now() - started;
