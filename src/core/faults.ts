@@ -92,6 +92,7 @@ export const FAULTS = {
   GROUP_NOT_FOUND: fault(EXIT.refused, EINVAL, 'No group has that name.', 'twinvol group show lists the groups'),
   GROUP_EXISTS: fault(EXIT.refused, EINVAL, 'A group of that name exists already.', 'choose another name'),
   CLIENT_NOT_FOUND: fault(EXIT.refused, EINVAL, 'No NBD connection has that number.', 'twinvol client list shows the connections'),
+  FAULT_NOT_FOUND: fault(EXIT.refused, EINVAL, 'No fault of a volume has that number.', 'twinvol fault list shows what is set'),
   // refusals
   PAIR_STATE: fault(
     EXIT.refused,

@@ -177,7 +177,8 @@ export interface DataPlane {
   /** How far a verify of the pair is; null when there is none. */
   verifyProgress(id: number): VerifyProgress | null;
 
-  faultsSet(volume: number, rules: readonly FaultRule[]): void;
+  /** Resolves when every lane has taken the rules in. */
+  faultsSet(volume: number, rules: readonly FaultRule[]): Promise<void>;
   /** How often a rule has struck, and how often it still will; null: for ever. */
   faultCounters(id: number): FaultCounters;
 

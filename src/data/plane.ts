@@ -333,10 +333,10 @@ class Plane extends EventEmitter<PlaneEvents> implements DataPlane {
 
   // Faults on purpose
 
-  faultsSet(number: number, rules: readonly FaultRule[]): void {
+  faultsSet(number: number, rules: readonly FaultRule[]): Promise<void> {
     const volume = this.#roster.volume(number);
     volume.setFaults(rules);
-    void this.#tellAgain(volume);
+    return this.#tellAgain(volume);
   }
 
   faultCounters(id: number): FaultCounters {

@@ -239,13 +239,13 @@ export class DeviceEngine implements Engine {
   }
 
   faultAdd(input: FaultAddInput): Promise<FaultRule> {
-    return this.#do(async () => this.#faults.add(input));
+    return this.#do(() => this.#faults.add(input));
   }
   faultList(): readonly FaultRule[] {
     return this.#faults.list();
   }
   faultClear(input: { readonly id?: number; readonly volume?: VolumeRef }): Promise<number> {
-    return this.#do(async () => this.#faults.clear(input));
+    return this.#do(() => this.#faults.clear(input));
   }
 
   events(options: { readonly since?: number; readonly signal?: AbortSignal; readonly follow?: boolean }): AsyncIterable<EventView> {

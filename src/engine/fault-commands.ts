@@ -19,7 +19,8 @@ export class FaultCommands {
     this.#context = context;
   }
 
-  add(input: FaultAddInput): FaultRule {
+  /** Resolves when every lane knows the rule: a request that is sent from then on meets it. */
+  async add(input: FaultAddInput): Promise<FaultRule> {
     const row = this.#context.store.tables.volume(input.volume);
     if (this.#ofVolume(row.number).length >= RULES_PER_VOLUME_MAX) {
       throw new TwinvolError('LIMIT', `${row.name} has ${RULES_PER_VOLUME_MAX} faults, which is the limit`, {
@@ -29,7 +30,7 @@ export class FaultCommands {
     const rule = ruleFrom(input, row, this.#nextId);
     this.#nextId += 1;
     this.#rules.set(rule.id, rule);
-    this.#tell(row.number);
+    await this.#tell(row.number);
     this.#context.events.append('notice', 'volume', row.number, { text: 'a fault was set on the volume', fault: rule });
     return rule;
   }
@@ -41,15 +42,21 @@ export class FaultCommands {
     });
   }
 
-  /** @returns how many were taken away */
-  clear(input: { readonly id?: number; readonly volume?: VolumeRef }): number {
+  /**
+   * Resolves when no lane knows the rules any more.
+   * @returns how many were taken away
+   * @throws TwinvolError `FAULT_NOT_FOUND` for a number that no rule has
+   */
+  async clear(input: { readonly id?: number; readonly volume?: VolumeRef }): Promise<number> {
+    if (input.id !== undefined && !this.#rules.has(input.id))
+      throw new TwinvolError('FAULT_NOT_FOUND', `there is no fault ${input.id}`, { details: { id: input.id } });
     const volume = input.volume === undefined ? undefined : this.#context.store.tables.volume(input.volume).number;
     const gone = [...this.#rules.values()].filter(
       (rule) => (input.id === undefined || rule.id === input.id) && (volume === undefined || rule.volume === volume),
     );
     for (const rule of gone) this.#rules.delete(rule.id);
     for (const number of new Set(gone.map((rule) => rule.volume))) {
-      this.#tell(number);
+      await this.#tell(number);
       this.#context.events.append('notice', 'volume', number, { text: 'faults of the volume were cleared' });
     }
     return gone.length;
@@ -64,8 +71,8 @@ export class FaultCommands {
     return [...this.#rules.values()].filter((rule) => rule.volume === volume);
   }
 
-  #tell(volume: number): void {
-    if (this.#context.store.tables.findVolume(volume) !== undefined) this.#context.plane.faultsSet(volume, this.#ofVolume(volume));
+  async #tell(volume: number): Promise<void> {
+    if (this.#context.store.tables.findVolume(volume) !== undefined) await this.#context.plane.faultsSet(volume, this.#ofVolume(volume));
   }
 }
 

@@ -50,6 +50,32 @@ describe('a fault rule', () => {
     expect(hits).toBeLessThan(60);
   });
 
+  it('holds from the moment at which it was added, and not a moment longer than until it is cleared', async () => {
+    await using setup = await openPairDevice({ lanes: 2 });
+    const { device, primary } = setup;
+    await using host = await primary.connect();
+    await using busy = await primary.connect();
+    let isOver = false;
+    const load = Array.from({ length: 8 }, async () => {
+      while (!isOver) await busy.write(8 * MiB, blockOf(0, MiB, 1));
+    });
+    const outcomes: string[] = [];
+    const write = (): Promise<string> =>
+      host.write(0, blockOf(0, 4 * KiB, 1)).then(
+        () => 'ok',
+        ({ code }: { readonly code: string }) => code,
+      );
+    for (let round = 0; round < 100; round += 1) {
+      const { id } = await device.engine.faultAdd({ volume: 'db', error: 'write', offset: 0, length: MiB });
+      outcomes.push(await write());
+      await device.engine.faultClear({ id });
+      outcomes.push(await write());
+    }
+    isOver = true;
+    await Promise.all(load);
+    expect(outcomes).toEqual(Array.from({ length: 200 }, (_, index) => (index % 2 === 0 ? 'NBD_EIO' : 'ok')));
+  });
+
   it('strikes its range and its kind of request only, with its error', async () => {
     await using setup = await openPairDevice();
     const { device, primary } = setup;
@@ -100,6 +126,7 @@ describe('a fault rule', () => {
       expect(await refused({ rate: 1.5 })).toBe('USAGE');
       expect(await refused({ count: 0 })).toBe('USAGE');
       expect(await refused({ latencyMs: -1 })).toBe('USAGE');
+      expect((await failure(device.engine.faultClear({ id: 7 }))).code).toBe('FAULT_NOT_FOUND');
       for (let index = 0; index < 64; index += 1) await device.engine.faultAdd({ volume: 'db', rate: 0 });
       expect(await refused({})).toBe('LIMIT');
     }

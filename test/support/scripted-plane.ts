@@ -117,7 +117,7 @@ export class ScriptedPlane extends EventEmitter<PlaneEvents> implements DataPlan
   verify(): Promise<never> {
     return Promise.reject(new TwinvolError('NOT_SUPPORTED', 'this plane has no data'));
   }
-  faultsSet(): void {}
+  async faultsSet(): Promise<void> {}
   faultCounters(): { readonly hits: number; readonly left: number | null } {
     return { hits: 0, left: null };
   }
