@@ -67,7 +67,8 @@ export const blindSpots = async (probe: HostProbe): Promise<readonly string[]> =
   const snapshot = await takeSnapshot(probe, () => false);
   const lines = snapshot.gaps.map((gap) => `${gap.what}: ${gap.why}`);
   const hidden = snapshot.processes.filter((process) => process.openFiles === null).length;
-  return hidden === 0 ? lines : [...lines, `which connections ${hidden} processes hold: their open files may not be read`];
+  const whose = hidden === 1 ? 'one process holds: its' : `${hidden} processes hold: their`;
+  return hidden === 0 ? lines : [...lines, `which connections ${whose} open files may not be read`];
 };
 
 const connectTo = (control: AgentControl, signal: AbortSignal): Promise<Socket> => {

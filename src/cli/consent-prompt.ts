@@ -64,7 +64,8 @@ export const withConsent = async <Result>(
   }
   const by = context.userName;
   const first: Consent = { ...(overrides.length > 0 ? { overrides } : {}), ...given({ reason: options.reason }) };
-  let consent: { consent?: Consent } = Object.keys(first).length > 0 ? { consent: { ...first, by } } : {};
+  // Who asks is told from the start: a refusal is on record with it as well.
+  let consent: { consent?: Consent } = { consent: { ...first, by } };
   while (true) {
     try {
       return await call(consent);

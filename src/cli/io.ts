@@ -51,9 +51,14 @@ const askOnTerminal = async (question: string): Promise<string | null> => {
   const { createInterface } = await import('node:readline');
   const lines = createInterface({ input: process.stdin, output: process.stderr });
   return new Promise((resolve) => {
-    lines.once('close', () => resolve(null));
+    lines.once('close', () => {
+      // Ctrl-C and Ctrl-D leave the cursor behind the question.
+      if (process.stderr.writable) process.stderr.write('\n');
+      resolve(null);
+    });
     lines.question(question, (answer) => {
       resolve(answer);
+      lines.removeAllListeners('close');
       lines.close();
     });
   });

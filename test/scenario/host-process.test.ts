@@ -125,6 +125,9 @@ describe('a script', () => {
     const audit = (await engine.json('audit')) as AuditRecord[];
     const override = audit.find((record) => record.kind === 'override');
     expect(override).toMatchObject({ key, reason: 'test data', by: expect.stringMatching(/./) });
+    expect(audit.findLast((record) => record.kind === 'decision' && record.decision === 'refused')).toMatchObject({
+      by: expect.stringMatching(/./),
+    });
     expect((await engine.line('audit')).stdout).toMatch(/overridden .*because: test data/);
     const later = (await engine.json(`audit --since ${override?.seq}`)) as AuditRecord[];
     expect(later.map(({ kind }) => kind)).toEqual(['outcome']);

@@ -16,6 +16,7 @@ const PLAN: PlanView = {
   volumes: ['db', 'db-copy'],
   hosts: [],
   regions: 12,
+  moves: [],
   bytes: 3 * GiB,
   destroysBytes: MiB,
   destroys: [{ volumeName: 'db-copy', regions: 16, bytes: MiB, firstAtMs: null, lastAtMs: null, since: 'since the split' }],
@@ -34,6 +35,9 @@ const FAULT: FaultRule = {
   hits: 0,
   expired: false,
 };
+
+/** Goes with every command that may ask: who gave it, for the audit record. */
+const consent = { by: 'op' };
 
 /** A method that keeps what it was called with. */
 const recorder = <Result>(result: Result): { calls: unknown[]; method: (input?: unknown) => Promise<Result> } => {
@@ -99,8 +103,8 @@ describe('volume', () => {
     await line('volume set db --attribute secondary');
     await line('volume protect db');
     expect(set.calls).toEqual([
-      { volume: 'db', attribute: 'secondary' },
-      { volume: 'db', protected: true },
+      { volume: 'db', attribute: 'secondary', consent },
+      { volume: 'db', protected: true, consent },
     ]);
     expect((await line('volume rename db new')).out).toBe('volume 1 is now called new\n');
     expect(await line('volume set db')).toMatchObject({ exit: 64 });
@@ -165,8 +169,8 @@ describe('pair', () => {
     expect((await line('pair create db')).out).toBe('pair db -> db-copy formed, now duplex-pending\n');
     await line('pair create 1 2 --condition same --fit regions --pace fast --fence data --dirty-region-size 4K');
     expect(create.calls).toEqual([
-      { primary: 'db' },
-      { primary: 1, secondary: 2, condition: 'same', fit: 'regions', pace: 15, fence: 'data', dirtyRegionBytes: 4096 },
+      { primary: 'db', consent },
+      { primary: 1, secondary: 2, condition: 'same', fit: 'regions', pace: 15, fence: 'data', dirtyRegionBytes: 4096, consent },
     ]);
   });
 
@@ -174,7 +178,7 @@ describe('pair', () => {
     const create = recorder(PLAN);
     const { line } = await device({ pairCreate: create.method });
     const { out } = await line('pair create db --plan --wait');
-    expect(create.calls).toEqual([{ primary: 'db', plan: true }]);
+    expect(create.calls).toEqual([{ primary: 'db', plan: true, consent }]);
     expect(out).toBe(
       [
         'plan of pair create',
@@ -257,7 +261,7 @@ describe('pair', () => {
     expect(await line('pair split')).toMatchObject({ exit: 64 });
     expect(await line('pair split db --group x')).toMatchObject({ exit: 64 });
     expect((await line('pair release db --then normal')).out).toBe('pair db -> db-copy released\n');
-    expect(release.calls).toEqual([{ primary: 'db', then: 'normal' }]);
+    expect(release.calls).toEqual([{ primary: 'db', then: 'normal', consent }]);
     expect((await line('pair set db --pace slow')).out).toBe('pair db -> db-copy: pace 3, fence never\n');
     const verified = await line('pair verify db');
     expect(verified.exit).toBe(3);
@@ -275,7 +279,7 @@ describe('pair', () => {
       poolCandidates: () => [candidate(4), candidate(5), candidate(6)],
     });
     expect(await line('pair create db --choose', { keys: ['down', 'down', 'down', 'up', 'enter'] })).toMatchObject({ exit: 0 });
-    expect(create.calls).toEqual([{ primary: 'db', secondary: 5 }]);
+    expect(create.calls).toEqual([{ primary: 'db', secondary: 5, consent }]);
     expect(await line('pair create db --choose', { keys: ['down', 'cancel'] })).toMatchObject({ exit: 10 });
     expect(await line('pair create db --choose')).toMatchObject({ exit: 64 });
     expect(create.calls).toHaveLength(1);

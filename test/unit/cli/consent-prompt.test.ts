@@ -18,6 +18,9 @@ const refusal = (code: 'MOUNTED' | 'NO_ANSWER' | 'CONSENT_VOID', token: string, 
   });
 };
 
+/** What goes with a command of which nothing was decided yet: who asks, for the audit record. */
+const ASKING: Consent = { by: 'op' };
+
 /** An engine that refuses until the consent is for the present facts; the facts go on with each call. */
 const guarded = async (facts: readonly string[]): Promise<{ line: Device['line']; consents: Array<Consent | undefined> }> => {
   const consents: Array<Consent | undefined> = [];
@@ -28,7 +31,7 @@ const guarded = async (facts: readonly string[]): Promise<{ line: Device['line']
       const token = `token-${now}`;
       if (consent?.overrides?.includes('mounted:web1') === true || consent?.token === token)
         return pairView({ state: 'duplex-pending', copy: 'resync' });
-      throw refusal(consent === undefined ? 'MOUNTED' : 'CONSENT_VOID', token, facts[now] ?? '');
+      throw refusal(consent?.token === undefined ? 'MOUNTED' : 'CONSENT_VOID', token, facts[now] ?? '');
     },
   });
   return { line, consents };
@@ -44,7 +47,7 @@ describe('consent', () => {
       asked: ['resync the pair of db anyway, destroying 3 MiB on db-copy? [y/N] '],
     });
     expect(err).toBe(`WARNING: web1 has db-copy mounted at /mnt\nWARNING: ${LOSS}\n`);
-    expect(consents).toEqual([undefined, { token: 'token-0', by: 'op' }]);
+    expect(consents).toEqual([ASKING, { token: 'token-0', by: 'op' }]);
   });
 
   it.each([[''], ['n'], ['maybe'], [null]])('is not given by %j: exit 11, and what did not happen', async (answer) => {
@@ -53,7 +56,7 @@ describe('consent', () => {
     expect({ exit, out }).toEqual({ exit: 11, out: '' });
     expect(err).toContain('twinvol: the pair of db was not resynced [MOUNTED]');
     expect(err.match(/mounted at \/mnt/g)).toHaveLength(1);
-    expect(consents).toEqual([undefined]);
+    expect(consents).toEqual([ASKING]);
   });
 
   it('is asked for anew when the facts have changed', async () => {
@@ -62,7 +65,7 @@ describe('consent', () => {
     expect(exit).toBe(0);
     expect(asked).toHaveLength(2);
     expect(err).toContain('the facts have changed since the warning');
-    expect(consents).toEqual([undefined, { token: 'token-0', by: 'op' }, { token: 'token-1', by: 'op' }]);
+    expect(consents).toEqual([ASKING, { token: 'token-0', by: 'op' }, { token: 'token-1', by: 'op' }]);
   });
 
   it('is refused in scripts with the facts: text, and JSON', async () => {

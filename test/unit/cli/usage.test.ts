@@ -246,12 +246,12 @@ describe('aliases', () => {
     expect(await line('pairsplit -d db -S')).toMatchObject({ exit: 0, out: 'db -> db-copy SMPL\n' });
     expect(await line('pairresync -g nightly -restore -c 3')).toMatchObject({ exit: 0 });
     expect(calls).toEqual([
-      ['create', { primary: 'db', secondary: 'db-copy', pace: 15, fence: 'data' }],
+      ['create', { primary: 'db', secondary: 'db-copy', pace: 15, fence: 'data', consent: { by: 'op' } }],
       ['add', { name: 'nightly', primary: 1, secondary: 2 }],
       ['groupSplit', { name: 'nightly' }],
       ['split', { primary: 1, secondary: 2 }],
-      ['release', { primary: 1, secondary: 2 }],
-      ['restore', { primary: 1, secondary: 2, pace: 3 }],
+      ['release', { primary: 1, secondary: 2, consent: { by: 'op' } }],
+      ['restore', { primary: 1, secondary: 2, pace: 3, consent: { by: 'op' } }],
     ]);
     expect(await line('paircreate -d db -vr')).toMatchObject({ exit: 10, err: expect.stringContaining('NOT_SUPPORTED') });
     calls.length = 0;
