@@ -6,6 +6,7 @@
  */
 import type { RegionRun, VolumeRow } from './rows.ts';
 import { countRegions, mergeNeighbours, splitRuns } from './runs.ts';
+import type { RegionMove } from './views.ts';
 
 /** Physical regions for a capacity; the last one may be used in part. */
 export const regionsFor = (capacityBytes: number, regionBytes: number): number => Math.ceil(capacityBytes / regionBytes);
@@ -45,4 +46,17 @@ export const refit = (volume: VolumeRow, fitting: Fitting, granted: readonly Reg
     ...(former === fitting.capacityBytes ? {} : { formerCapacityBytes: former }),
   };
   return { row, surplus };
+};
+
+/**
+ * What goes where in a fitting, for its plan.
+ * @param granted the regions that it would get; null while some of them are not there to be given yet
+ */
+export const movesOf = (volume: VolumeRow, fitting: Fitting, granted: readonly RegionRun[] | null): readonly RegionMove[] => {
+  const { surplusRegions, missingRegions } = fitting;
+  const firstRegion = countRegions(volume.runs) - surplusRegions;
+  if (surplusRegions > 0)
+    return [{ from: volume.name, to: null, firstRegion, regions: surplusRegions, runs: splitRuns(volume.runs, firstRegion).tail }];
+  if (missingRegions > 0) return [{ from: null, to: volume.name, firstRegion, regions: missingRegions, runs: granted ?? [] }];
+  return [];
 };

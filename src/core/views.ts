@@ -150,6 +150,17 @@ export type StatusView = {
   readonly memory: { readonly rssBytes: number };
 };
 
+/** Physical regions that change hands when a volume is fitted. Null stands for the unassigned-region table. */
+export type RegionMove = {
+  readonly from: string | null;
+  readonly to: string | null;
+  /** The first of the volume's logical regions that are meant. */
+  readonly firstRegion: number;
+  readonly regions: number;
+  /** Which physical regions; empty where some of them are still being cleared. */
+  readonly runs: readonly RegionRun[];
+};
+
 /** What a command would do (`--plan`), or did. */
 export type PlanView = {
   readonly command: string;
@@ -158,6 +169,8 @@ export type PlanView = {
   readonly volumes: readonly string[];
   readonly hosts: readonly string[];
   readonly regions: number;
+  /** Region fitting: what goes where. It holds until another command takes or gives regions. */
+  readonly moves: readonly RegionMove[];
   readonly bytes: number;
   /** What would be lost: bytes written on the secondary since the split, say. */
   readonly destroysBytes: number;

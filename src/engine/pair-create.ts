@@ -24,7 +24,7 @@ import { wholeVolume } from './pair-destruction.ts';
 import type { PairShell, PairTask, Prepared } from './pair-shell.ts';
 import { planView } from './plan.ts';
 import { poolOf } from './pool-commands.ts';
-import { fittingText, refitOps, volumeSpec } from './volume-support.ts';
+import { fittingText, plannedMoves, refitOps, volumeSpec } from './volume-support.ts';
 
 const PACE_DEFAULT = 8;
 /** How often another command may take the chosen secondary away before this one gives up. */
@@ -162,7 +162,7 @@ export class PairCreate {
   }
 
   #plan(primary: VolumeRow, { volume, how, fitting }: Choice, input: CreateInput): PlanView {
-    const { plane, gate } = this.#context;
+    const { plane, gate, store } = this.#context;
     const clients = plane.clientCount(volume.number);
     const chosen =
       input.secondary === undefined
@@ -180,6 +180,7 @@ export class PairCreate {
       volumes: [primary.name, volume.name],
       hosts: gate.hostsFor([volume.number]),
       regions: fitting === null ? 0 : fitting.surplusRegions + fitting.missingRegions,
+      moves: fitting === null ? [] : plannedMoves(store.tables, volume, fitting),
       bytes: primary.capacityBytes,
       destroys: [wholeVolume(volume)],
     });

@@ -1,12 +1,13 @@
 /** A plan: what a command would do, in the shape that every command shares. */
 import type { Destruction } from '../core/inquiry-text.ts';
-import type { PlanView } from '../core/views.ts';
+import type { PlanView, RegionMove } from '../core/views.ts';
 
 export type PlanParts = {
   readonly steps: readonly string[];
   readonly volumes?: readonly string[];
   readonly hosts?: readonly string[];
   readonly regions?: number;
+  readonly moves?: readonly RegionMove[];
   readonly bytes?: number;
   readonly destroysBytes?: number;
   readonly destroys?: readonly Destruction[];
@@ -19,6 +20,7 @@ export const planView = (command: string, parts: PlanParts): PlanView => ({
   volumes: parts.volumes ?? [],
   hosts: parts.hosts ?? [],
   regions: parts.regions ?? 0,
+  moves: parts.moves ?? [],
   bytes: parts.bytes ?? 0,
   destroysBytes: parts.destroysBytes ?? parts.destroys?.reduce((sum, { bytes }) => sum + bytes, 0) ?? 0,
   destroys: parts.destroys ?? [],

@@ -17,7 +17,7 @@ import type { CandidatesInput, Consent, Planned, VolumeRef } from './api.ts';
 import type { DeviceContext } from './context.ts';
 import { wholeVolume } from './pair-destruction.ts';
 import { planView } from './plan.ts';
-import { fittingText, onceCleared, onVolume, refitOps, requireUnpaired, volumeSpec } from './volume-support.ts';
+import { fittingText, onceCleared, onVolume, plannedMoves, refitOps, requireUnpaired, volumeSpec } from './volume-support.ts';
 
 /** The pool as the choice sees it. */
 export const poolOf = (context: DeviceContext): Pool => {
@@ -73,6 +73,7 @@ export class PoolCommands {
           volumes: [row.name],
           hosts,
           regions: fitting.surplusRegions + fitting.missingRegions,
+          moves: plannedMoves(this.#context.store.tables, row, fitting),
           destroys: lostBy(row, fitting),
         });
       }

@@ -1,11 +1,12 @@
 /** What several command groups do with a volume: find it, refuse it while paired, hold it, ask about it, refit it. */
 import { TwinvolError } from '../core/faults.ts';
-import { refit } from '../core/fitting.ts';
+import { movesOf, refit } from '../core/fitting.ts';
 import type { Fitting } from '../core/fitting.ts';
 import type { TableOp, VolumeRow } from '../core/rows.ts';
 import { countRegions } from '../core/runs.ts';
 import { requireRegions } from '../core/table-changes.ts';
 import type { Tables } from '../core/tables.ts';
+import type { RegionMove } from '../core/views.ts';
 import type { VolumeSpec } from '../data/plane-api.ts';
 import type { Consent, VolumeRef } from './api.ts';
 import type { DeviceContext } from './context.ts';
@@ -100,6 +101,10 @@ export const refitOps = (tables: Tables, row: VolumeRow, fitting: Fitting): Refi
   const scrubId = tables.nextScrubId;
   return { ops: [put, { op: 'scrub-put', id: scrubId, runs: surplus }], row: fitted, scrubId };
 };
+
+/** The regions that a fitting would move if it were done now. */
+export const plannedMoves = (tables: Tables, row: VolumeRow, fitting: Fitting): readonly RegionMove[] =>
+  movesOf(row, fitting, tables.unassigned.plan(fitting.missingRegions, row.runs.at(-1)));
 
 /** `12 regions go to the unassigned-region table`, for plans. */
 export const fittingText = (row: VolumeRow, fitting: Fitting): string => {

@@ -27,6 +27,9 @@ const desk = async (primaries: Readonly<Record<string, number>>, pool: Readonly<
   };
 };
 
+const regionsIn = (runs: ReadonlyArray<{ readonly pv: number; readonly start: number; readonly count: number }>): string[] =>
+  runs.flatMap(({ pv, start, count }) => Array.from({ length: count }, (_, index) => `${pv}:${start + index}`));
+
 describe('the report of unused secondaries', () => {
   it('has number, capacity and fit of each, and the reason of every volume that is none', async () => {
     await using pool = await desk({ db: 8, web: 4 }, { same: 8, small: 4, large: 9, kept: 8, used: 4 });
@@ -77,6 +80,31 @@ describe('the report of unused secondaries', () => {
       exit: 10,
       err: expect.stringContaining('NOT_CONFIRMED'),
     });
+  });
+});
+
+describe('the plan of a fitting', () => {
+  it('names the regions that would move, and they are the ones that do', async () => {
+    await using pool = await desk({ db: 8, web: 9 }, { large: 12, small: 4 });
+    const { engine } = pool.device;
+    for (const [primary, secondary] of [
+      ['db', 'large'],
+      ['web', 'small'],
+    ] as const) {
+      const before = pool.device.volume(secondary).info().runs;
+      const planned = await engine.pairCreate({ primary, secondary, fit: 'regions', plan: true });
+      if (!('plan' in planned)) throw new Error('a plan was asked for');
+      const [move] = planned.moves;
+      await engine.pairCreate({ primary, secondary, fit: 'regions' });
+      const after = pool.device.volume(secondary).info().runs;
+      const [more, fewer] = move?.to === null ? [before, after] : [after, before];
+      expect(regionsIn(more).filter((region) => !regionsIn(fewer).includes(region))).toEqual(regionsIn(move?.runs ?? []));
+      expect(move?.firstRegion).toBe(Math.min(regionsIn(more).length, regionsIn(fewer).length));
+    }
+    await pool.line('pair release db');
+    expect((await pool.line('pool restore-size large --plan')).out).toMatch(
+      /moves +regions 8 to 11 of large from the unassigned-region table: \d+ to \d+ of physical volume 1/,
+    );
   });
 });
 

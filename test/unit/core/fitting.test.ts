@@ -1,6 +1,6 @@
 /** Region fitting: what moves, and that it can be undone. */
 import { expect, it } from 'vitest';
-import { fittingFor, refit, regionsFor } from '../../../src/core/fitting.ts';
+import { fittingFor, movesOf, refit, regionsFor } from '../../../src/core/fitting.ts';
 import type { VolumeRow } from '../../../src/core/rows.ts';
 import { MiB } from '../../../src/core/units.ts';
 
@@ -44,4 +44,27 @@ it('does not accept another number of regions than it asked for', () => {
   const grow = fittingFor(row, 8 * MiB, MiB);
   expect(grow?.missingRegions).toBe(2);
   if (grow !== null) expect(() => refit(row, grow, [{ pv: 1, start: 30, count: 1 }])).toThrow('fitting needs 2 regions, got 1');
+});
+
+it('says which regions would move, and where', () => {
+  const moves = (capacityBytes: number, granted: VolumeRow['runs'] | null): unknown => {
+    const fitting = fittingFor(row, capacityBytes, MiB);
+    return fitting === null ? null : movesOf(row, fitting, granted);
+  };
+  expect(moves(3 * MiB, [])).toEqual([
+    {
+      from: 'copy',
+      to: null,
+      firstRegion: 3,
+      regions: 3,
+      runs: [
+        { pv: 1, start: 3, count: 1 },
+        { pv: 2, start: 8, count: 2 },
+      ],
+    },
+  ]);
+  const granted = [{ pv: 2, start: 10, count: 2 }];
+  expect(moves(8 * MiB, granted)).toEqual([{ from: null, to: 'copy', firstRegion: 6, regions: 2, runs: granted }]);
+  expect(moves(8 * MiB, null)).toMatchObject([{ regions: 2, runs: [] }]);
+  expect(moves(6 * MiB - 512, [])).toEqual([]);
 });
