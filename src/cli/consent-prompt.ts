@@ -37,7 +37,8 @@ const withConsequence = (question: string, error: TwinvolError): string => {
   const lost = destructionsOf(error).filter(({ bytes }) => bytes > 0);
   if (lost.length === 0) return question;
   const amount = formatSize(lost.reduce((sum, { bytes }) => sum + bytes, 0));
-  return question.replace(/\?$/, `, destroying ${amount} on ${lost.map(({ volumeName }) => printable(volumeName)).join(', ')}?`);
+  const bound = lost.some(({ isAtMost }) => isAtMost === true) ? 'up to ' : '';
+  return question.replace(/\?$/, `, destroying ${bound}${amount} on ${lost.map(({ volumeName }) => printable(volumeName)).join(', ')}?`);
 };
 
 const tokenOf = (error: TwinvolError): string | null => {

@@ -99,14 +99,16 @@ export type Destruction = {
   readonly lastAtMs: number | null;
   /** Since when, as a part of a sentence: "since the split", "since it was created". */
   readonly since: string;
+  /** Nobody has counted what was written: it is at most this. */
+  readonly isAtMost?: boolean;
 };
 
 const timeText = (atMs: number): string => new Date(atMs).toISOString().replace(/\.\d+Z$/, 'Z');
 
 /** What would be lost: "what was written on copy since the split: 1 MiB in 16 regions, first at ..., last at ...". */
-export const lossText = ({ volumeName, regions, bytes, firstAtMs, lastAtMs, since }: Destruction): string => {
+export const lossText = ({ volumeName, regions, bytes, firstAtMs, lastAtMs, since, isAtMost }: Destruction): string => {
   if (bytes === 0) return `nothing was written on ${volumeName} ${since}`;
-  const amount = `${formatSize(bytes)} in ${regions} ${regions === 1 ? 'region' : 'regions'}`;
+  const amount = `${isAtMost === true ? 'up to ' : ''}${formatSize(bytes)} in ${regions} ${regions === 1 ? 'region' : 'regions'}`;
   const times = [firstAtMs === null ? '' : `, first at ${timeText(firstAtMs)}`, lastAtMs === null ? '' : `, last at ${timeText(lastAtMs)}`];
   return `what was written on ${volumeName} ${since}: ${amount}${times.join('')}`;
 };

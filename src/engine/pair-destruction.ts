@@ -2,7 +2,7 @@
  * What a command would destroy on a volume, for the warning and the plan (specification 6, step 3).
  *
  * Split or suspended, the bitmap of the side that is overwritten says what was written there since; a new pair destroys
- * everything that its secondary holds, and nobody has counted that: it is given as the whole volume.
+ * everything that its secondary holds, and nobody has counted that: it is at most the whole volume, and is called so.
  */
 import type { Destruction } from '../core/inquiry-text.ts';
 import type { PairSide } from '../core/pair-machine.ts';
@@ -25,8 +25,7 @@ export const destructionOf = (
   const times = { firstAtMs: null, lastAtMs: null };
   if (command === 'restore' && side === 'secondary')
     return { volumeName: volume.name, regions: 0, bytes: 0, ...times, since: 'that a restore takes away' };
-  if (pair === null)
-    return { volumeName: volume.name, regions: regionsIn(volume), bytes: volume.capacityBytes, ...times, since: 'since it was created' };
+  if (pair === null) return wholeVolume(volume);
   const { dirtyBytes, secondaryWritten } = plane.pairProgress(pair.id);
   const bytes = dirtyBytes[side];
   const since = pair.state === 'split' ? 'since the split' : `since the pair is ${pair.state}`;
@@ -42,6 +41,7 @@ export const wholeVolume = (volume: VolumeRow): Destruction => ({
   firstAtMs: null,
   lastAtMs: null,
   since: 'since it was created',
+  isAtMost: true,
 });
 
 const regionsIn = (volume: VolumeRow): number => countRegions(volume.runs);

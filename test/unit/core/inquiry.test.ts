@@ -171,6 +171,8 @@ describe('the words of a warning', () => {
     expect(destructionText(destruction)).toBe(
       'going on destroys what was written on r1 since the split: 192 KiB in 3 regions, first at 2026-01-02T00:00:00Z',
     );
+    const whole = { ...destruction, firstAtMs: null, since: 'since it was created', isAtMost: true };
+    expect(destructionText(whole)).toBe('going on destroys what was written on r1 since it was created: up to 192 KiB in 3 regions');
     expect(destructionText({ ...destruction, bytes: 0 })).toBe('nothing was written on r1 since the split');
     expect(warningLines([{ text: 'x' }], [destruction])).toHaveLength(2);
     expect(warningLines([], [destruction])).toEqual([]);
