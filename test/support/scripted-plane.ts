@@ -117,7 +117,9 @@ export class ScriptedPlane extends EventEmitter<PlaneEvents> implements DataPlan
   verify(): Promise<never> {
     return Promise.reject(new TwinvolError('NOT_SUPPORTED', 'this plane has no data'));
   }
-  async faultsSet(): Promise<void> {}
+  faultsSet(volume: number): Promise<void> {
+    return this.#pass(`faults ${volume}`);
+  }
   faultCounters(): { readonly hits: number; readonly left: number | null } {
     return { hits: 0, left: null };
   }

@@ -393,3 +393,25 @@ it('a stopping engine takes no more commands and gives up waits', async () => {
   await expect(engine.volumeCreate({ name: 'late', sizeBytes: MiB })).rejects.toMatchObject({ code: 'ENGINE_STOPPING' });
   await closing;
 });
+
+describe('a fault', () => {
+  it('is added or cleared when every lane knows it, not before: the next request of a host depends on it', async () => {
+    const { number } = engine.volumeShow('db');
+    let tell = (): void => {};
+    const told = new Promise<void>((resolve) => {
+      tell = resolve;
+    });
+    plane.waiting.set(`faults ${number}`, told);
+    let isAdded = false;
+    const adding = engine.faultAdd({ volume: 'db', error: 'write' }).then((rule) => {
+      isAdded = true;
+      return rule;
+    });
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    expect(isAdded).toBe(false);
+    tell();
+    plane.waiting.clear();
+    const { id } = await adding;
+    expect(await callsOf(() => engine.faultClear({ id }))).toEqual([`faults ${number}`]);
+  });
+});
