@@ -2,6 +2,7 @@
  * Command lines in the manner of the paircreate family: flags of one dash and several letters (`-vl`, `-fc`, `-restore`),
  * values as words of their own. One table says each command's flags: parsing, help and the page come from it.
  */
+import { basename } from 'node:path';
 import { nearest } from '../core/nearest.ts';
 import { TwinvolError } from '../core/faults.ts';
 
@@ -35,6 +36,7 @@ const OVERRIDE: AliasFlag = {
   means: 'go on in spite of a finding of the mount inquiry (repeatable)',
 };
 const REASON: AliasFlag = { flag: '--reason', value: 'TEXT', means: 'why; needed with --override' };
+const SILENT: AliasFlag = { flag: '-nomsg', value: null, means: 'prints nothing but errors; the exit status says it' };
 const STATES = 'smpl, copy, pair, psus, psue';
 
 export const ALIAS_TABLE: readonly AliasSpec[] = [
@@ -54,7 +56,7 @@ export const ALIAS_TABLE: readonly AliasSpec[] = [
     differs: [
       '-d names volumes, not a line of a configuration file.',
       'Without a secondary the device chooses one.',
-      '-vr and -f async are refused.',
+      '-vr, -nocopy and -f async are refused.',
     ],
     examples: ['paircreate -d db:db-copy -vl -c 8', 'paircreate -g nightly -d db -f never'],
   },
@@ -81,7 +83,11 @@ export const ALIAS_TABLE: readonly AliasSpec[] = [
     name: 'pairresync',
     ours: 'pair resync, pair restore',
     flags: [GROUP, PAIR, PACE, { flag: '-restore', value: null, means: 'from secondary to primary' }, LOCAL, OVERRIDE, REASON],
-    differs: ['Hosts are asked first whether they have the volume mounted: exit 11 or 12 instead of an overwritten volume.'],
+    differs: [
+      'Hosts are asked first whether they have the volume mounted: exit 11 or 12 instead of an overwritten volume.',
+      '-g without -restore asks once for all pairs, and starts all of them or none.',
+      '-swaps and -swapp are refused.',
+    ],
     examples: ['pairresync -g nightly', 'pairresync -d db -restore'],
   },
   {
@@ -107,6 +113,7 @@ export const ALIAS_TABLE: readonly AliasSpec[] = [
       GROUP,
       { flag: '-d', value: 'VOLUME', means: 'one volume, primary or secondary' },
       { flag: '-ss', value: null, means: 'exit status by state' },
+      SILENT,
       LOCAL,
     ],
     differs: [
@@ -125,9 +132,13 @@ export const ALIAS_TABLE: readonly AliasSpec[] = [
       { flag: '-s', value: 'STATE', means: `${STATES}; one of them` },
       { flag: '-t', value: 'SECONDS...', means: 'waits so long at most; an interval after it is ignored' },
       { flag: '-nowait', value: null, means: 'does not wait: exit status 1 simplex, 2 copy, 3 pair, 4 split, 5 suspended' },
+      SILENT,
       LOCAL,
     ],
-    differs: ['Exit status 233 when the time is over, as there.', 'With -nowait: 1 simplex, 2 copy, 3 pair, 4 split, 5 suspended.'],
+    differs: [
+      'Exit status 233 when the time is over, and 232 when the pair is suspended, or released, instead; as there.',
+      'With -nowait: 1 simplex, 2 copy, 3 pair, 4 split, 5 suspended.',
+    ],
     examples: ['pairevtwait -g nightly -s pair -t 300', 'pairevtwait -d db -nowait'],
   },
 ];
@@ -137,7 +148,17 @@ const REFUSED: ReadonlyMap<string, string> = new Map([
   ['-vr', 'the primary is always on the device that is asked'],
   ['-r', 'the secondary of a split pair can be written; there is no read-only split'],
   ['-E', 'a pair is suspended by an error, not by a command'],
+  ['-P', 'a pair is suspended by an error, not by a command'],
+  ['-nocopy', 'legs that nobody has compared are not called equal; holes are skipped, so a copy of an empty volume takes no time'],
+  ['-swaps', 'a primary and its secondary do not change places; -restore copies the other way'],
+  ['-swapp', 'a primary and its secondary do not change places; -restore copies the other way'],
 ]);
+
+/** The alias that a program is, by the name under which it was called (a link to `twinvol`); null: none. */
+export const aliasCalled = (path: string): string | null => {
+  const called = basename(path);
+  return ALIAS_TABLE.some(({ name }) => name === called) ? called : null;
+};
 
 /** @throws TwinvolError `USAGE`, or `NOT_SUPPORTED` for a flag of the family that this device does not have */
 export const parseAliasWords = (spec: AliasSpec, words: readonly string[]): AliasWords => {

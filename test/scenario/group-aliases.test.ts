@@ -2,12 +2,51 @@
  * The paircreate family on a real device, as scripts use it: each flag of `src/cli/ALIASES.md`, and the exit statuses that
  * scripts branch on.
  */
+import { symlink } from 'node:fs/promises';
 import { expect, it } from 'vitest';
 import { ALIAS_TABLE } from '../../src/cli/alias-flags.ts';
 import { MiB } from '../../src/core/units.ts';
 import { openDevice } from '../../src/index.ts';
+import { run } from '../support/clients.ts';
 import { temporaryDirectory } from '../support/temporary.ts';
 import { type Ran, runLine } from '../unit/cli/command-line.ts';
+import { MAIN } from './cli-process.ts';
+
+it('a link of the name of an alias is that alias', async () => {
+  await using temporary = await temporaryDirectory();
+  const store = temporary.path('store');
+  await using device = await openDevice({ store, create: true, control: true, pvSize: '64M', lanes: 1 });
+  await device.createVolume('db', MiB);
+  const link = temporary.path('pairvolchk');
+  await symlink(MAIN, link);
+  const env = { TWINVOL_STORE: store };
+  expect(await run(process.execPath, [link, '-d', 'db', '-ss'], { env })).toMatchObject({ status: 11, stdout: 'db: SMPL\n' });
+  expect(await run(process.execPath, [link, '--help'], { env })).toMatchObject({
+    status: 0,
+    stdout: expect.stringContaining('Usage: twinvol pairvolchk'),
+  });
+});
+
+it('one inquiry is made for a group that is resynced, and all of its pairs start or none', async () => {
+  await using temporary = await temporaryDirectory();
+  const store = temporary.path('store');
+  await using device = await openDevice({ store, create: true, control: true, pvSize: '64M', lanes: 1 });
+  await device.engine.groupCreate({ name: 'g' });
+  for (const name of ['one', 'two']) {
+    const primary = await device.createVolume(name, MiB);
+    const pair = await primary.pair(await device.createVolume(`${name}-copy`, MiB, { attribute: 'secondary' }));
+    await pair.wait('duplex');
+    await device.engine.groupAdd({ name: 'g', primary: name });
+  }
+  await device.engine.groupSplit({ name: 'g' });
+  const client = await device.volume('two-copy').connect();
+  expect(await runLine('pairresync -g g', {}, store)).toMatchObject({ exit: 11 });
+  expect(device.pairs().map((pair) => pair.state)).toEqual(['split', 'split']);
+  await client.disconnect();
+  const resynced = async (): Promise<number> => (await runLine('pairresync -g g -c 15', {}, store)).exit;
+  await expect.poll(resynced, { timeout: 10_000 }).toBe(0);
+  for (const pair of device.pairs()) await pair.wait('duplex');
+});
 
 it('the family works as its page says, with its exit statuses', async () => {
   await using temporary = await temporaryDirectory();
@@ -86,6 +125,13 @@ it('the family works as its page says, with its exit statuses', async () => {
   expect(await exit('pairvolchk -d db -ss')).toBe(25);
   expect(await exit('pairvolchk -d db-copy -ss')).toBe(35);
   expect(await exit('pairevtwait -d db -nowait')).toBe(5);
+  expect(await line('pairevtwait -d db -s pair -t 60')).toMatchObject({ exit: 232, err: expect.stringContaining('is suspended') });
+  for (const [words, status] of [
+    ['pairevtwait -d db -s pair -t 60 -nomsg', 232],
+    ['pairevtwait -d db -nowait -nomsg', 5],
+    ['pairvolchk -d db -ss -nomsg', 25],
+  ] as const)
+    expect(await line(words)).toMatchObject({ exit: status, out: '', err: '' });
 
   expect(await text('pairsplit -g nightly -S')).toBe('db -> db-copy SMPL\n');
   expect(await text('pairsplit -d web:web-copy -S')).toBe('web -> web-copy SMPL\n');
@@ -95,7 +141,13 @@ it('the family works as its page says, with its exit statuses', async () => {
   expect(await exit('pairsplit -d db')).toBe(10);
 
   // What this device does not do is refused by name; what nobody knows is a usage error.
-  for (const words of ['paircreate -d db -vr', 'pairsplit -d db -r', 'pairsplit -d db -E']) {
+  for (const words of [
+    'paircreate -d db -vr',
+    'pairsplit -d db -r',
+    'pairsplit -d db -E',
+    'paircreate -d db -nocopy',
+    'pairresync -d db -swaps',
+  ]) {
     expect(await line(words)).toMatchObject({ exit: 10, err: expect.stringContaining('[NOT_SUPPORTED]') });
   }
   for (const words of [
@@ -103,6 +155,8 @@ it('the family works as its page says, with its exit statuses', async () => {
     'paircreate -d db -c 16',
     'pairsplit',
     'pairevtwait -d db -s nothing -t 1',
+    'pairevtwait -d db -s pair -t soon',
+    'pairevtwait -d db -s pair -s psus -t 1',
     'pairresync -d',
     'pairdisplay -x',
     'pairsplit -d db web',

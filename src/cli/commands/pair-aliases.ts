@@ -27,6 +27,8 @@ const PRECEDENCE: readonly Word[] = ['PSUE', 'SMPL', 'COPY', 'PSUS', 'PAIR'];
 const NOWAIT_STATUS: Readonly<Record<Word, number>> = { SMPL: 1, COPY: 2, PAIR: 3, PSUS: 4, PSUE: 5 };
 const STATE_DIGIT: Readonly<Record<Word, number>> = { SMPL: 1, COPY: 2, PAIR: 3, PSUS: 4, PSUE: 5 };
 const TIMEOUT_STATUS = 233;
+/** The pair is suspended, or gone, and does not get into the wanted state by itself. */
+const SUSPENDED_STATUS = 232;
 
 const wordOf = (pair: PairView): Word => WORDS[pair.state];
 
@@ -138,6 +140,8 @@ const pairresync: Action = async (context, words, spec) => {
   requireNamed(spec, words);
   const isRestore = words.flags.has('-restore');
   const pace = one(words, '-c');
+  const group = one(words, '-g');
+  if (group !== undefined && namedPair(words) === null && !isRestore) return resyncGroup(context, words, group, pace);
   const done: PairView[] = [];
   for (const pair of await meantPairs(context, words)) {
     const verb = isRestore ? 'restore' : 'resync';
@@ -151,6 +155,17 @@ const pairresync: Action = async (context, words, spec) => {
     if (!('plan' in result)) done.push(result);
   }
   context.print(done, () => done.map((pair) => `${nameOf(pair)} ${wordOf(pair)}`).join('\n'));
+};
+
+/** One inquiry about all secondaries of the group; nothing is copied unless all may be. */
+const resyncGroup = async (context: CommandContext, words: AliasWords, name: string, pace: string | undefined): Promise<void> => {
+  const question = { question: `resync the pairs of group ${name} anyway?`, notDone: `no pair of group ${name} was resynced` };
+  const input = { name, ...given({ pace: pace === undefined ? undefined : paceArgument(pace) }) };
+  const pairs = await withConsent(context, decisionOf(words), question, (consent) =>
+    context.call('group.resync', { ...input, ...consent }),
+  );
+  if ('plan' in pairs) throw new Error('a plan was not asked for');
+  context.print(pairs, () => pairs.map((pair) => `${nameOf(pair)} ${wordOf(pair)}`).join('\n'));
 };
 
 const pairdisplay: Action = async (context, words) => {
@@ -196,11 +211,19 @@ const pairvolchk: Action = async (context, words, spec) => {
   const state = farthest([...asPrimary, ...asSecondary].map(wordOf));
   context.exitStatus = words.flags.has('-ss') ? side * 10 + STATE_DIGIT[state] : side;
   const volume = side === 1 ? 'SMPL' : side === 2 ? 'P-VOL' : 'S-VOL';
+  if (words.flags.has('-nomsg')) return;
   context.print({ volume, state, exit: context.exitStatus }, () => `${ref?.primary ?? group}: ${volume}${side === 1 ? '' : `, ${state}`}`);
+};
+
+/** Exit status of a wait that ended without the state; null: another error. */
+const endedStatus = (error: unknown): number | null => {
+  const code = error instanceof TwinvolError ? error.code : '';
+  return code === 'TIMEOUT' ? TIMEOUT_STATUS : code === 'WAIT_IMPOSSIBLE' ? SUSPENDED_STATUS : null;
 };
 
 const pairevtwait: Action = async (context, words, spec) => {
   requireNamed(spec, words);
+  const isSilent = words.flags.has('-nomsg');
   if (words.flags.has('-nowait')) {
     const pairs = await meantPairs(context, words).catch((error: unknown) => {
       if (error instanceof TwinvolError && error.code === 'PAIR_NOT_FOUND') return [];
@@ -208,29 +231,38 @@ const pairevtwait: Action = async (context, words, spec) => {
     });
     const state = farthest(pairs.map(wordOf));
     context.exitStatus = NOWAIT_STATUS[state];
-    context.print({ state, exit: context.exitStatus }, () => state);
+    if (!isSilent) context.print({ state, exit: context.exitStatus }, () => state);
     return;
   }
-  const wanted = one(words, '-s');
-  const seconds = words.flags.get('-t')?.[0];
-  if (wanted === undefined || seconds === undefined || !/^\d+$/.test(seconds)) {
-    throw new TwinvolError('USAGE', 'pairevtwait needs -s STATE and -t SECONDS, or -nowait', { remedy: 'see twinvol pairevtwait --help' });
-  }
-  const word = wordArgument(wanted);
-  const state = STATES[word];
-  const endMs = context.io.nowMs() + Math.min(Number(seconds) * 1000, DURATION_MS_MAX);
+  const { word, timeoutMs } = waitOf(words);
+  const endMs = context.io.nowMs() + timeoutMs;
+  let outcome: string = word.toUpperCase();
   try {
     const ref = namedPair(words);
     const refs = ref !== null && one(words, '-g') === undefined ? [ref] : (await meantPairs(context, words)).map(refOf);
-    for (const pair of refs) await waitForState(context, pair, state, Math.max(0, endMs - context.io.nowMs()));
+    for (const pair of refs) await waitForState(context, pair, STATES[word], Math.max(0, endMs - context.io.nowMs()));
   } catch (error) {
-    if (!(error instanceof TwinvolError) || error.code !== 'TIMEOUT') throw error;
-    context.note(error.message);
-    context.exitStatus = TIMEOUT_STATUS;
+    const status = endedStatus(error);
+    if (status === null) throw error;
+    if (!isSilent) context.note(error instanceof Error ? error.message : String(error));
+    context.exitStatus = status;
+    outcome = status === TIMEOUT_STATUS ? 'the time is over' : 'it will not come';
   }
-  context.print({ state: word.toUpperCase(), exit: context.exitStatus }, () =>
-    context.exitStatus === 0 ? word.toUpperCase() : 'the time is over',
-  );
+  if (!isSilent) context.print({ state: word.toUpperCase(), exit: context.exitStatus }, () => outcome);
+};
+
+/** What `-s` and `-t` say. @throws TwinvolError `USAGE` */
+const waitOf = (words: AliasWords): { readonly word: keyof typeof STATES; readonly timeoutMs: number } => {
+  const states = words.flags.get('-s') ?? [];
+  const seconds = words.flags.get('-t')?.[0];
+  const [wanted, ...others] = states;
+  const remedy = 'see twinvol pairevtwait --help';
+  if (wanted === undefined || seconds === undefined)
+    throw new TwinvolError('USAGE', 'pairevtwait needs -s STATE and -t SECONDS, or -nowait', { remedy });
+  if (others.length > 0) throw new TwinvolError('USAGE', 'pairevtwait waits for one state', { remedy });
+  const word = wordArgument(wanted);
+  if (!/^\d+$/.test(seconds)) throw new TwinvolError('USAGE', `"${seconds}" is no number of seconds`, { remedy });
+  return { word, timeoutMs: Math.min(Number(seconds) * 1000, DURATION_MS_MAX) };
 };
 
 const ACTIONS: Readonly<Record<string, Action>> = { paircreate, pairsplit, pairresync, pairdisplay, pairvolchk, pairevtwait };

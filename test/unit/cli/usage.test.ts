@@ -215,6 +215,12 @@ describe('aliases', () => {
       'States: SMPL simplex, COPY duplex-pending, PAIR duplex, PSUS split (SSUS for the secondary), PSUE suspended. Errors have the codes',
       'and exit statuses of twinvol. Flags of the family that mean something else here are refused, never ignored.',
       '',
+      'Scripts that call `paircreate` and not `twinvol paircreate` find it under a link of that name:',
+      '',
+      '    for name in paircreate pairsplit pairresync pairdisplay pairvolchk pairevtwait; do',
+      '      ln -s "$(command -v twinvol)" ~/bin/$name',
+      '    done',
+      '',
       ...overview,
       ...rows,
     ].join('\n');
