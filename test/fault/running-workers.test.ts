@@ -1,7 +1,9 @@
 /** Threads of the engine that die in the middle of their work: a lane, a copy, a verify, the zero worker. */
-import { describe, expect, it } from 'vitest';
+import type { Worker } from 'node:worker_threads';
+import { describe, expect, it, vi } from 'vitest';
 import { KiB, MiB } from '../../src/core/units.ts';
 import { type Device, openDevice, type Volume } from '../../src/index.ts';
+import { PairState } from '../../src/data/plane-state.ts';
 import type { NbdClient } from '../../src/nbd-client/index.ts';
 import { blockOf, checksum, duplexPair, failure, lastSeq, later, openPairDevice, VOLUME_BYTES, writeTo } from '../support/pair-device.ts';
 import { watchWorkerThreads } from '../support/worker-threads.ts';
@@ -48,8 +50,14 @@ const onBothLanes = async (device: Device, volume: Volume): Promise<readonly Nbd
   return hosts;
 };
 
+/** The pool's own code in the thread throws at such a message, where nobody catches it. */
+const throwIn = async (thread: Worker): Promise<void> => thread.postMessage({ niceIncrement: 0 });
+
 describe('a lane that dies', () => {
-  it('[lane-dies] ends its connections and nothing else, and leaves no region of a pair unequal', async () => {
+  it.each([
+    { how: 'at any instruction', rounds: 4, end: async (thread: Worker): Promise<unknown> => thread.terminate() },
+    { how: 'of an error that nobody caught', rounds: 2, end: throwIn },
+  ])('[lane-dies] $how ends its connections and nothing else, and leaves no region of a pair unequal', async ({ rounds, end }) => {
     using threads = watchWorkerThreads();
     await using setup = await openPairDevice({ lanes: 2 });
     const { device, primary } = setup;
@@ -58,7 +66,7 @@ describe('a lane that dies', () => {
     const other = await device.createVolume('other', VOLUME_BYTES);
     const pair = await duplexPair(setup);
     const since = await lastSeq(device);
-    for (let round = 0; round < 4; round += 1) {
+    for (let round = 0; round < rounds; round += 1) {
       const hosts = await onBothLanes(device, primary);
       let isOver = false;
       const outcomes = hosts.map(async (host, index) => {
@@ -72,7 +80,7 @@ describe('a lane that dies', () => {
         return 'went on';
       });
       await later(30);
-      await threads.since(0)[0]?.terminate();
+      await end(threads.since(0)[0] as Worker);
       await later(150);
       isOver = true;
       expect((await Promise.all(outcomes)).sort()).toEqual(['NBD_DISCONNECTED', 'went on']);
@@ -144,6 +152,38 @@ describe('a copy worker that dies', () => {
     expect(union).toBeLessThan(BIG_BYTES);
     await (await pair.resync({ pace: 15 })).wait('duplex');
     expect(pair.status().copiedBytes).toBeLessThanOrEqual(union);
+    expect(await pair.verify()).toMatchObject({ differingBytes: 0 });
+  });
+
+  it('[copy-worker-throws] suspends the pair in the same way when it cannot go on, and a resync copies what is left', async () => {
+    await using setup = await openPairDevice({ lanes: 1 });
+    const { device, primary } = setup;
+    await writeTo(primary, 0, VOLUME_BYTES, 1);
+    const pair = await duplexPair(setup);
+    await pair.split();
+    await writeTo(primary, MiB, MiB, 2);
+    const since = await lastSeq(device);
+    {
+      // What the worker is told of the pair does not fit the memory that it gets: it throws at once, each time.
+      const message = vi.spyOn(PairState.prototype, 'message').mockImplementation(function (this: PairState) {
+        const { id, primary: first, secondary, dirtyRegionBytes } = this.spec;
+        const buffer = new SharedArrayBuffer(4);
+        return { type: 'pair', id, primary: first, secondary, dirtyRegionBytes, buffer, regions: this.block.regions };
+      });
+      try {
+        await pair.resync();
+        await pair.wait('suspended', { timeoutMs: 10_000 });
+      } finally {
+        message.mockRestore();
+      }
+    }
+    expect(pair.status()).toMatchObject({ reason: 'copy-error: WORKER_DIED', dirtyBytes: { union: MiB } });
+    expect(await eventsSince(device, since)).toContainEqual(
+      expect.objectContaining({ kind: 'warning', text: 'a worker died and was started again' }),
+    );
+    await writeTo(primary, 4 * MiB, MiB, 3);
+    await (await pair.resync()).wait('duplex');
+    expect(pair.status().copiedBytes).toBe(2 * MiB);
     expect(await pair.verify()).toMatchObject({ differingBytes: 0 });
   });
 
