@@ -28,7 +28,9 @@ export const readDeclaration = async (path: string): Promise<DeclarationFile> =>
   const [error] = document.errors;
   if (error !== undefined) {
     const { line, col } = lines.linePos(error.pos[0]);
-    throw new TwinvolError('USAGE', `${name}:${line}:${col}: ${error.message}`, {
+    // The library's words for this one tell a programmer what to call.
+    const why = error.code === 'MULTIPLE_DOCS' ? 'a second document begins here' : error.message;
+    throw new TwinvolError('USAGE', `${name}:${line}:${col}: ${why}`, {
       remedy: 'a declaration is one YAML or JSON document',
       details: { file: name, line, column: col },
     });

@@ -113,17 +113,18 @@ const chosen = (primary: VolumeRow, volume: VolumeRow, pool: Pool, wish: Wish): 
   return { volume, how: sizeRelation(primary, volume), fitting };
 };
 
-const unusable = (volume: VolumeRow, reason: string, isPaired: boolean): TwinvolError =>
-  new TwinvolError(
+const unusable = (named: VolumeRow, reason: string, isPaired: boolean): TwinvolError => {
+  const remedy = isPaired
+    ? 'choose another one (twinvol pool candidates PRIMARY), or release that pair first'
+    : named.attribute === 'normal'
+      ? `put it into the pool with twinvol volume set ${named.name} --attribute secondary; its content will be overwritten`
+      : null;
+  return new TwinvolError(
     isPaired ? 'VOLUME_PAIRED' : 'NOT_A_SECONDARY',
-    `volume ${volume.name} (${volume.number}) cannot be the secondary: ${reason}; nothing was changed`,
-    {
-      ...(volume.attribute === 'normal' && !isPaired
-        ? { remedy: `put it into the pool with twinvol volume set ${volume.name} --attribute secondary; its content will be overwritten` }
-        : {}),
-      details: { volume: volume.number, reason },
-    },
+    `volume ${named.name} (${named.number}) cannot be the secondary: ${reason}; nothing was changed`,
+    { ...(remedy === null ? {} : { remedy }), details: { volume: named.number, reason } },
   );
+};
 
 const noCandidate = (primary: VolumeRow, best: Best, pool: Pool, wish: Wish): TwinvolError => {
   const needed = `${formatSize(primary.capacityBytes)}`;
@@ -205,7 +206,10 @@ export const regionsMissing = (primary: VolumeRow, volume: VolumeRow, fitting: F
     'REGIONS_MISSING',
     `volume ${volume.name} needs ${fitting.missingRegions} more regions, and ${missing} of them are missing from the unassigned-region table (${where}); nothing was changed`,
     {
-      remedy: 'delete an unused volume of the pool, or create a secondary of the right capacity',
+      remedy:
+        sources.length > 0
+          ? 'delete an unused volume of the pool, or create a secondary of the right capacity'
+          : 'create a secondary of the right capacity: the device adds physical volumes for it',
       details: {
         missingRegions: missing,
         neededRegions: fitting.missingRegions,

@@ -137,20 +137,20 @@ export class GroupCommands {
     const { pairs, nowMs, views } = this.#context;
     const atMs = nowMs();
     const members: Member[] = [];
-    const refusals: TwinvolError[] = [];
+    const refusals: { readonly pair: string; readonly error: TwinvolError }[] = [];
     for (const id of ids) {
       const now = pairs.row(id);
       if (now === undefined) throw new Error(`group ${name} has a member that is no pair`);
       const decision = decide(now, { event: 'split' }, atMs);
-      if (decision.kind === 'refused') refusals.push(refusalError(decision, views.pairText(now)));
+      if (decision.kind === 'refused') refusals.push({ pair: views.pairText(now), error: refusalError(decision, views.pairText(now)) });
       else if (decision.row !== null) members.push({ now, row: decision.row, decision });
     }
-    const [first] = refusals;
+    const first = refusals[0]?.error;
     if (first === undefined) return members;
     const more = refusals.length > 1 ? ` (and ${refusals.length - 1} more)` : '';
     throw new TwinvolError(first.code, `group ${name} was not split, none of its pairs: ${first.message}${more}`, {
       remedy: first.remedy,
-      details: { refused: refusals.map((refusal) => refusal.details) },
+      details: { refused: refusals.map(({ pair, error }) => ({ pair, ...error.details })) },
     });
   }
 

@@ -122,6 +122,11 @@ describe('twinvol apply', () => {
       '',
     ]);
     expect(everything(device)).toEqual(before);
+    const two = await applied.file('two.yaml', 'volumes: []\n---\nvolumes: []\n');
+    expect(await line(`apply ${two}`)).toMatchObject({
+      exit: 64,
+      err: expect.stringContaining(`${two}:2:1: a second document begins here`),
+    });
     const unknown = await line(`apply ${await applied.file('unknown.yaml', 'volumes: [{ name: 5, sise: 1G }]')} --json`);
     expect(unknown.exit).toBe(64);
     expect(JSON.parse(unknown.err).error).toMatchObject({

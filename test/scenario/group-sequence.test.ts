@@ -186,7 +186,7 @@ describe('a consistency group', () => {
     expect(refused).toMatchObject({
       code: 'PAIR_STATE',
       message: expect.stringMatching(/none of its pairs.*two -> two-copy is split/),
-      details: { refused: [{ state: 'split' }] },
+      details: { refused: [{ pair: 'pair two -> two-copy', state: 'split' }] },
     });
     expect((await failure(device.engine.groupSplit({ name: 'g', plan: true }))).code).toBe('PAIR_STATE');
     expect(states()).toEqual(['duplex', 'split', 'duplex']);

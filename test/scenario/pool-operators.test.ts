@@ -1,14 +1,22 @@
 /** Operators and programs at the pool: the report, the choice from it, two who choose at the same time, and what a command would do. */
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { describe, expect, it } from 'vitest';
 import { MiB } from '../../src/core/units.ts';
 import type { CandidateView, PairView } from '../../src/core/views.ts';
 import { openDevice } from '../../src/index.ts';
 import type { Device } from '../../src/index.ts';
+import { needClient } from '../support/clients.ts';
 import { failure, writeTo } from '../support/pair-device.ts';
 import { temporaryDirectory } from '../support/temporary.ts';
 import { type Person, type Ran, runLine } from '../unit/cli/command-line.ts';
+import { MAIN } from './cli-process.ts';
 
-type Desk = AsyncDisposable & { readonly device: Device; readonly line: (words: string, person?: Person) => Promise<Ran> };
+type Desk = AsyncDisposable & {
+  readonly device: Device;
+  readonly store: string;
+  readonly line: (words: string, person?: Person) => Promise<Ran>;
+};
 
 /** A device with primaries and pool volumes of so many MiB, and a command line. */
 const desk = async (primaries: Readonly<Record<string, number>>, pool: Readonly<Record<string, number>>, pvSize = '64M'): Promise<Desk> => {
@@ -19,6 +27,7 @@ const desk = async (primaries: Readonly<Record<string, number>>, pool: Readonly<
   for (const [name, megabytes] of Object.entries(pool)) await device.createVolume(name, megabytes * MiB, { attribute: 'secondary' });
   return {
     device,
+    store,
     line: (words, person) => runLine(words, person, store),
     [Symbol.asyncDispose]: async () => {
       await device.close();
@@ -83,6 +92,36 @@ describe('the report of unused secondaries', () => {
   });
 });
 
+describe('on a real terminal', () => {
+  /** Runs a line there, and presses the keys once the list is drawn; what the terminal showed. */
+  const onTerminal = async (pool: Desk, words: string, keys: string): Promise<string> => {
+    const command = `'${process.execPath}' '${MAIN}' --store '${pool.store}' ${words}; echo "status $?"`;
+    const terminal = spawn(needClient('script'), ['-qefc', command, '/dev/null'], { stdio: ['pipe', 'pipe', 'ignore'] });
+    let shown = '';
+    let isPressed = false;
+    terminal.stdout.setEncoding('utf8').on('data', (text: string) => {
+      shown += text;
+      if (isPressed || !shown.includes('> ')) return;
+      isPressed = true;
+      terminal.stdin.write(keys);
+    });
+    await once(terminal, 'close');
+    return shown;
+  };
+
+  it('the arrow keys of a terminal choose, and Escape gives up and leaves the terminal as it was', async () => {
+    await using pool = await desk({ db: 8 }, { one: 8, two: 8, three: 8 });
+    expect(await onTerminal(pool, 'pair create db --choose', '\u001b')).toMatch(/nothing was chosen[\s\S]*status 10/);
+    expect(pool.device.pairs()).toEqual([]);
+    const down = '\u001b[B';
+    const up = '\u001b[A';
+    expect(await onTerminal(pool, 'pair create db --choose', `${down}${down}${down}${up}\r`)).toMatch(
+      /pair db -> two formed[\s\S]*status 0/,
+    );
+    expect(await onTerminal(pool, 'pair create db --choose; stty -a', '\u0003')).toMatch(/nothing was chosen[\s\S]* icanon [\s\S]* echo /);
+  }, 60_000);
+});
+
 describe('the plan of a fitting', () => {
   it('names the regions that would move, and they are the ones that do', async () => {
     await using pool = await desk({ db: 8, web: 9 }, { large: 12, small: 4 });
@@ -121,6 +160,7 @@ describe('two who choose at the same time', () => {
     };
     expect(told).toMatchObject({
       code: 'VOLUME_PAIRED',
+      remedy: expect.stringContaining('twinvol pool candidates'),
       message: expect.stringContaining(`it is in use as the secondary of ${winner.primary.name}`),
     });
     expect(pool.device.pairs()).toHaveLength(1);
