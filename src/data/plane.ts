@@ -8,8 +8,6 @@ import { EventEmitter } from 'node:events';
 import fs from 'node:fs';
 import os from 'node:os';
 import { join } from 'node:path';
-import { promisify } from 'node:util';
-import { systemCode, TwinvolError } from '../core/faults.ts';
 import type { ClientView } from '../core/views.ts';
 import type { FaultRule, VerifyReport } from '../engine/api.ts';
 import { nativeReport } from '../platform/native.ts';
@@ -17,7 +15,8 @@ import { Copies } from './copies.ts';
 import { IntentCleaner } from './intent-cleaner.ts';
 import { Clients } from './clients.ts';
 import { countersOf } from './fault-rules.ts';
-import { CLIENT_DEADLINES, type ClientDeadlines, type FromLane } from './lane-messages.ts';
+import { CLIENT_DEADLINES, type ClientDeadlines } from './lane-messages.ts';
+import { LaneDesk } from './lane-desk.ts';
 import type {
   DataPlane,
   ExportPolicy,
@@ -31,15 +30,12 @@ import type {
   VolumeSpec,
 } from './plane-api.ts';
 import { switchPairs } from './pair-switch.ts';
+import { Media } from './media.ts';
 import { PairState, type PlaneStore, VolumeState } from './plane-state.ts';
 import { Roster } from './roster.ts';
 import { deviceBlock, LANE_COUNT_MAX, PAIR, SLOT_MAIN, SLOT_ZERO_WORKER } from './shared-memory.ts';
-import { SyncFailures } from './sync-failures.ts';
-import { type AnyLink, type LaneLink, WorkerSet } from './worker-set.ts';
+import { WorkerSet } from './worker-set.ts';
 import { WriteGate } from './write-gate.ts';
-import { ZeroDesk } from './zero-desk.ts';
-
-const fdatasync = promisify(fs.fdatasync);
 
 export type DataPlaneOptions = {
   readonly store: PlaneStore;
@@ -65,15 +61,14 @@ class Plane extends EventEmitter<PlaneEvents> implements DataPlane {
   readonly #policy: ExportPolicy;
   readonly #device = deviceBlock();
   readonly #gate = new WriteGate(this.#device, SLOT_MAIN);
-  readonly #failures = new SyncFailures(this.#device);
   readonly #damage = new Set<string>();
   readonly #workers: WorkerSet;
   readonly #roster = new Roster();
-  readonly #held = new Map<number, Array<() => void>>();
+  readonly #media: Media;
   readonly #clients: Clients;
+  readonly #desk: LaneDesk;
   readonly #cleaner: IntentCleaner;
   readonly #copies: Copies;
-  readonly #zeroDesk = new ZeroDesk();
   #survivesPowerLoss: boolean;
   #isDraining = false;
   #isClosed = false;
@@ -93,17 +88,27 @@ class Plane extends EventEmitter<PlaneEvents> implements DataPlane {
       canPunch: nativeReport().spaceReclaim !== 'none',
       deadlines: { ...CLIENT_DEADLINES, ...options.deadlines },
       events: {
-        fromLane: (lane, message) => this.#fromLane(lane, message),
+        fromLane: (lane, message) => this.#desk.message(lane, message),
         fromZeroWorker: (message) => {
           if (message.type === 'leg-failed') this.#legFailed(message.failure);
-          else this.#zeroDesk.answer(message.job, message.code);
+          else this.#desk.zeroed(message.job, message.code);
         },
         lost: (slot, name, error) => this.#lost(slot, name, error),
         threadFailed: (error) =>
           this.emit('workerLost', { worker: 'worker thread', message: error instanceof Error ? error.message : String(error) }),
       },
     });
+    this.#media = new Media(this.#device, this.#store, this.#roster, (failure) => this.#legFailed(failure));
     this.#clients = new Clients(this.#workers, this.handover);
+    this.#desk = new LaneDesk({
+      workers: this.#workers,
+      roster: this.#roster,
+      clients: this.#clients,
+      policy: this.#policy,
+      onOpened: (client) => this.emit('clientOpened', client),
+      onClosed: (client) => this.emit('clientClosed', client),
+      onLegFailed: (failure) => this.#legFailed(failure),
+    });
     this.#cleaner = new IntentCleaner(
       {
         volumes: () => this.#roster.volumes.values(),
@@ -140,14 +145,14 @@ class Plane extends EventEmitter<PlaneEvents> implements DataPlane {
   async volumeAttach(spec: VolumeSpec): Promise<void> {
     const volume = new VolumeState(spec, this.#store);
     this.#roster.volumes.set(spec.number, volume);
-    this.#failures.begin(spec.number, volume.pvs);
+    this.#media.begin(volume);
   }
 
   async volumeReplace(spec: VolumeSpec): Promise<void> {
     const volume = this.#roster.volume(spec.number);
     const before = volume.pvs;
     volume.spec = spec;
-    this.#failures.move(spec.number, before, volume.pvs);
+    this.#media.moved(volume, before);
     await this.#tellAgain(volume);
   }
 
@@ -161,43 +166,16 @@ class Plane extends EventEmitter<PlaneEvents> implements DataPlane {
     volume.closeIntents(true);
   }
 
-  async volumeHold(number: number): Promise<void> {
-    if (this.#held.has(number)) throw new TwinvolError('VOLUME_HELD', `volume ${number} is held by another command`);
-    this.#held.set(number, []);
-    await Promise.all(this.#workers.lanes.map((lane) => lane.ask((id) => ({ type: 'hold', id, volume: number }))));
+  volumeHold(number: number): Promise<void> {
+    return this.#desk.hold(number);
   }
 
-  async volumeUnhold(number: number): Promise<void> {
-    const waiting = this.#held.get(number) ?? [];
-    this.#held.delete(number);
-    for (const lane of this.#workers.lanes) lane.send({ type: 'unhold', volume: number });
-    await this.#workers.barrier();
-    for (const find of waiting) find();
+  volumeUnhold(number: number): Promise<void> {
+    return this.#desk.unhold(number);
   }
 
   async volumeFlush(number: number): Promise<void> {
-    if (!this.#survivesPowerLoss) return;
-    const legs = this.#roster.legsOf(number);
-    const failures = await Promise.all([...new Set(legs.flatMap(({ pvs }) => pvs))].map((pv) => this.#syncPv(pv)));
-    // A sync of somebody else may have had the error that is about this volume.
-    const lost = legs.filter(({ spec, pvs }) => this.#failures.take('pairs', spec.number, pvs));
-    const failure = failures.find((error) => error !== null) ?? null;
-    const code = failure === null ? 'EIO' : systemCode(failure) || 'EIO';
-    for (const { spec } of lost) {
-      for (const pair of this.#roster.distrust(spec.number)) this.#legFailed({ pair: pair.spec.id, leg: 'primary', code });
-    }
-    if (failure !== null) throw failure;
-    if (lost.length > 0) throw Object.assign(new Error(`an earlier sync of volume ${number} failed`), { code });
-  }
-
-  async #syncPv(pv: number): Promise<Error | null> {
-    try {
-      await fdatasync(this.#store.pvFd(pv));
-      return null;
-    } catch (error) {
-      this.#failures.count(pv);
-      return error as Error;
-    }
+    if (this.#survivesPowerLoss) await this.#media.flush(number);
   }
 
   fileDamage(): readonly string[] {
@@ -205,7 +183,7 @@ class Plane extends EventEmitter<PlaneEvents> implements DataPlane {
   }
 
   mediumFailed(pvs: readonly number[]): void {
-    for (const pv of pvs) this.#failures.count(pv);
+    this.#media.failed(pvs);
   }
 
   /** Sends a changed volume to every worker that knows it, and waits until they have taken it in. */
@@ -364,62 +342,6 @@ class Plane extends EventEmitter<PlaneEvents> implements DataPlane {
     return this.#clients.count(volume);
   }
 
-  #fromLane(lane: number, message: Exclude<FromLane, { type: 'answer' }>): void {
-    switch (message.type) {
-      case 'ready':
-        return;
-      case 'find':
-        return this.#find(this.#workers.lanes[lane] as LaneLink, message);
-      case 'list':
-        return this.#workers.lanes[lane]?.send({
-          type: 'listed',
-          ask: message.ask,
-          entries: this.#isDraining ? [] : this.#policy.list(message.peer),
-        });
-      case 'opened':
-        this.#clients.opened(lane, message);
-        this.emit('clientOpened', { id: message.id, volume: message.volume, peer: message.peer });
-        return;
-      case 'closed':
-        this.#clients.closed(lane, message.id);
-        this.emit('clientClosed', { id: message.id, volume: message.volume, peer: message.peer, reason: message.reason });
-        return;
-      case 'leg-failed':
-        return this.#legFailed(message.failure);
-      case 'zero': {
-        const zero = this.#workers.zeroWorker();
-        this.#tellAll(zero, message.job.volume);
-        return zero.send({ type: 'zero', job: this.#zeroDesk.take(this.#workers.lanes[lane] as LaneLink, message.job) });
-      }
-    }
-  }
-
-  /** `link` is the lane that asked; one that died since gets no answer, its successor numbers its questions anew. */
-  #find(link: LaneLink, message: Extract<FromLane, { type: 'find' }>): void {
-    if (this.#isDraining)
-      return link.send({ type: 'found', ask: message.ask, answer: { refused: 'shutdown', message: 'the engine is stopping' } });
-    const answer = this.#policy.find(message.name, message.peer);
-    if (!('refused' in answer)) {
-      const held = this.#held.get(answer.volume);
-      if (held !== undefined) {
-        held.push(() => this.#find(link, message));
-        return;
-      }
-      this.#tellAll(link, answer.volume);
-    }
-    link.send({ type: 'found', ask: message.ask, answer });
-  }
-
-  /** Tells a worker of a volume and of the pairs that it is in. */
-  #tellAll(link: AnyLink, number: number): void {
-    const volume = this.#roster.volumes.get(number);
-    if (volume === undefined) return;
-    this.#workers.tellVolume(link, volume);
-    for (const pair of this.#roster.pairsOf(number)) {
-      this.#workers.tellPair(link, pair, this.#roster.volume(pair.spec.primary), this.#roster.volume(pair.spec.secondary));
-    }
-  }
-
   // Failures
 
   #legFailed(failure: { readonly pair: number; readonly leg: 'primary' | 'secondary'; readonly code: string }): void {
@@ -439,7 +361,7 @@ class Plane extends EventEmitter<PlaneEvents> implements DataPlane {
       for (const pair of unequal)
         this.emit('legFailed', { pair: pair.spec.id, leg: 'primary', code: 'EIO', message: `${name} died in a write` });
       for (const client of this.#clients.laneLost(slot - 1)) this.emit('clientClosed', { ...client, reason: `${name} died` });
-      if (slot === SLOT_ZERO_WORKER) this.#zeroDesk.failAll('EIO');
+      if (slot === SLOT_ZERO_WORKER) this.#desk.zeroWorkerLost();
       this.emit('workerLost', { worker: name, message });
       // A lane that comes back knows no volume: it hears of each with the first client that asks for it.
       setImmediate(() => void this.#retell(slot - 1));
@@ -450,7 +372,7 @@ class Plane extends EventEmitter<PlaneEvents> implements DataPlane {
     const link = this.#workers.lanes[lane];
     if (link === undefined || this.#isClosed) return;
     link.send({ type: 'durability', survivesPowerLoss: this.#survivesPowerLoss });
-    for (const volume of this.#held.keys()) await link.ask((id) => ({ type: 'hold', id, volume }));
+    await this.#desk.holdAgain(link);
     await this.#listenAgain();
   }
 
@@ -473,7 +395,8 @@ class Plane extends EventEmitter<PlaneEvents> implements DataPlane {
     const isRaised = level === 'power' && !this.#survivesPowerLoss;
     this.#survivesPowerLoss = level === 'power';
     await this.setDurabilityOnWorkers();
-    if (isRaised) await this.#syncAll();
+    // Marks and bits that are in their files only so far become durable, and the legs too.
+    if (isRaised) await this.#media.syncAll();
   }
 
   // End
@@ -481,9 +404,10 @@ class Plane extends EventEmitter<PlaneEvents> implements DataPlane {
   async drain(): Promise<void> {
     if (this.#isDraining) return;
     this.#isDraining = true;
+    this.#desk.drain();
     this.#clients.stopListening();
     await this.clientsEnd({});
-    await this.#flushPaired();
+    if (this.#survivesPowerLoss) await this.#media.flushPaired();
   }
 
   async close(): Promise<void> {
@@ -494,24 +418,11 @@ class Plane extends EventEmitter<PlaneEvents> implements DataPlane {
     await this.#workers.stop();
     await this.#cleaner.stop();
     // A copy may have written since; bits are clear on disk only over data that is durable. A leg that failed is marked.
-    await this.#flushPaired();
+    if (this.#survivesPowerLoss) await this.#media.flushPaired();
     for (const pair of this.#roster.pairs.values()) pair.persistAtEnd();
     await this.#cleaner.cleanAll();
     for (const pair of this.#roster.pairs.values()) pair.close(false);
     for (const volume of this.#roster.volumes.values()) volume.closeIntents(false);
     this.#clients.removeSockets();
-  }
-
-  /** Flushes every volume that is in a pair. One that fails is marked (see `volumeFlush`), and the others go on. */
-  async #flushPaired(): Promise<void> {
-    await Promise.allSettled(this.#roster.pairedVolumes().map((number) => this.volumeFlush(number)));
-  }
-
-  /** After the level was raised: marks and bits that are in their files only so far become durable, and the legs too. */
-  async #syncAll(): Promise<void> {
-    const files = [...this.#roster.pairs.values()].flatMap((pair) => [pair.primaryFile, pair.secondaryFile]);
-    for (const { intents } of this.#roster.volumes.values()) if (intents !== null) files.push(intents.file);
-    await Promise.allSettled(files.map((file) => fdatasync(file.fd)));
-    await this.#flushPaired();
   }
 }
