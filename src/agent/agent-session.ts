@@ -57,7 +57,7 @@ export class AgentSession {
     this.#deviceAddresses = socket.remoteAddress === undefined ? [] : [socket.remoteAddress.replace(/^::ffff:/, '')];
     this.#watch = new MountWatch(context.tree, context.clock, context.times, {
       look: (targets) => context.look(targets, this.#deviceAddresses),
-      changed: (findings) => this.#send({ type: 'report', findings }),
+      changed: (findings) => this.#report(findings),
       failed: (error) => context.log.warn({ err: error }, 'could not look at the mounts of this host'),
     });
     this.#channel = new LineChannel(socket, new LineDecoder(AGENT_LINE_BYTES_MAX), UNSENT_BYTES_MAX, {
@@ -73,8 +73,16 @@ export class AgentSession {
     this.#channel.close(reason);
   }
 
-  #send(message: FromAgent): void {
-    this.#channel.send(encodeAgentMessage(message));
+  /** False for what is too long to be said. */
+  #send(message: FromAgent): boolean {
+    const line = encodeAgentMessage(message);
+    if (line !== null) this.#channel.send(line);
+    return line !== null;
+  }
+
+  #report(findings: readonly VolumeFacts[]): void {
+    if (this.#send({ type: 'report', findings })) return;
+    this.#context.log.warn({ volumes: findings.length }, 'what there is to report of the mounts of this host is too long for a message');
   }
 
   #close(reason: string): void {
@@ -107,7 +115,8 @@ export class AgentSession {
       case 'watch':
         return this.#watch.watch(message.targets);
       case 'ping':
-        return this.#send({ type: 'pong' });
+        this.#send({ type: 'pong' });
+        return;
       case 'skipped':
         return;
     }
@@ -117,7 +126,7 @@ export class AgentSession {
     const { id, targets } = inquiry;
     try {
       const findings = await this.#context.look(targets, this.#deviceAddresses);
-      this.#send({ type: 'answer', id, findings });
+      if (!this.#send({ type: 'answer', id, findings })) throw new Error('what it has to say is too long for a message');
       this.#context.log.info({ inquiry: id, volumes: targets.map((target) => target.name) }, 'answered an inquiry');
     } catch (error) {
       this.#context.log.warn({ err: error, inquiry: id }, 'could not answer an inquiry');

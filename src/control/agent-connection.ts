@@ -99,8 +99,10 @@ export class AgentConnection {
     return this.#provedBy === null || isCertificateOf(row, this.#provedBy.sha256);
   }
 
+  /** False: it did not go out. */
   send(message: ToAgent): boolean {
-    return this.#channel.send(encodeAgentMessage(message));
+    const line = encodeAgentMessage(message);
+    return line !== null && this.#channel.send(line);
   }
 
   end(reason: string): void {

@@ -20,7 +20,7 @@ import type { PeerCertificate, TlsIdentity } from '../platform/mutual-tls.ts';
 import { listenMutualTls } from '../platform/mutual-tls.ts';
 import { listenPrivately } from '../platform/unix-socket.ts';
 import type { FromAgent } from '../wire/agent-messages.ts';
-import { VOLUMES_PER_MESSAGE_MAX } from '../wire/agent-messages.ts';
+import { targetsForMessage } from '../wire/agent-messages.ts';
 import type { AgentConnectionOwner, AgentIdentity } from './agent-connection.ts';
 import { AgentConnection } from './agent-connection.ts';
 import type { ControlLog } from './control-log.ts';
@@ -75,6 +75,8 @@ export class InquiryService extends EventEmitter<InquiryServiceEvents> {
   readonly #saidBy = new Map<string, string>();
   /** What `#fromAfar` made of a list. */
   readonly #afar = new WeakMap<readonly InquiryTarget[], readonly InquiryTarget[]>();
+  /** What of a list is watched. */
+  readonly #watched = new WeakMap<readonly InquiryTarget[], readonly InquiryTarget[]>();
   #isClosed = false;
 
   constructor(options: InquiryServiceOptions) {
@@ -178,7 +180,14 @@ export class InquiryService extends EventEmitter<InquiryServiceEvents> {
   #watchOf(host: string, isLocal: boolean): readonly InquiryTarget[] {
     const all = this.#options.watchOf(host);
     const targets = isLocal ? all : this.#fromAfar(all);
-    return targets.length <= VOLUMES_PER_MESSAGE_MAX ? targets : targets.slice(0, VOLUMES_PER_MESSAGE_MAX);
+    const known = this.#watched.get(targets);
+    if (known !== undefined) return known;
+    const watched = targetsForMessage(targets);
+    this.#watched.set(targets, watched);
+    const unwatched = targets.length - watched.length;
+    if (unwatched > 0)
+      this.#options.log.warn({ host, unwatched }, 'more volumes than a host can watch: of these it says nothing before it is asked');
+    return watched;
   }
 
   /** On another machine the loopback addresses lead to that machine, not here. */
@@ -270,12 +279,10 @@ export class InquiryService extends EventEmitter<InquiryServiceEvents> {
     if (agent === undefined) return this.#advance(id, { kind: 'lost', host, reason: 'no-agent', text: 'no agent of it is connected' });
     const about = new Set(volumes);
     const own = targets.filter((target) => about.has(target.volume));
-    if (own.length > VOLUMES_PER_MESSAGE_MAX) {
-      const text = `one inquiry cannot be about more than ${VOLUMES_PER_MESSAGE_MAX} volumes`;
-      return this.#advance(id, { kind: 'lost', host, reason: 'error', text });
-    }
     const seen = agent.connection.isLocal ? own : this.#fromAfar(own);
-    agent.connection.send({ type: 'inquiry', id, targets: seen, deadlineMs });
+    if (targetsForMessage(seen).length === seen.length && agent.connection.send({ type: 'inquiry', id, targets: seen, deadlineMs })) return;
+    const text = `it could not be asked about ${own.length} volumes at once`;
+    this.#advance(id, { kind: 'lost', host, reason: 'error', text });
   }
 
   #advance(id: string, event: RoundEvent): void {

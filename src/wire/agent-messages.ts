@@ -23,6 +23,9 @@ export const HELLO_LINE_BYTES_MAX: number = 16 * 1024;
 /** The longest line of either side afterwards. */
 export const AGENT_LINE_BYTES_MAX: number = 4 * MiB;
 
+/** What a message has besides its targets, at most. */
+const TARGETS_AROUND_BYTES = 4096;
+
 const TEXT_CHARS_MAX = 4096;
 export const LAYERS_PER_FACT_MAX: number = 64;
 export const PROCESSES_PER_FACT_MAX: number = 256;
@@ -227,4 +230,19 @@ const parsed = <T>(line: string, read: (fields: Fields) => T): T | AgentMalforme
 export const parseFromAgent = (line: string): FromAgent | AgentSkipped | AgentMalformed => parsed(line, fromAgent);
 export const parseToAgent = (line: string): ToAgent | AgentSkipped | AgentMalformed => parsed(line, toAgent);
 
-export const encodeAgentMessage = (message: FromAgent | ToAgent): string => `${JSON.stringify(message)}\n`;
+/** Null for what no line can carry: sending it would end the connection, and after it the next one in the same way. */
+export const encodeAgentMessage = (message: FromAgent | ToAgent): string | null => {
+  const line = JSON.stringify(message);
+  return Buffer.byteLength(line) > AGENT_LINE_BYTES_MAX ? null : `${line}\n`;
+};
+
+/** As many of the targets, from the first on, as one message carries. */
+export const targetsForMessage = (all: readonly InquiryTarget[]): readonly InquiryTarget[] => {
+  let bytes = TARGETS_AROUND_BYTES;
+  let count = 0;
+  for (; count < all.length && count < VOLUMES_PER_MESSAGE_MAX; count += 1) {
+    bytes += Buffer.byteLength(JSON.stringify(all[count])) + 1;
+    if (bytes > AGENT_LINE_BYTES_MAX) break;
+  }
+  return count === all.length ? all : all.slice(0, count);
+};

@@ -407,6 +407,28 @@ describe('an agent', () => {
   });
 });
 
+describe('more than one message carries', () => {
+  const MANY: readonly InquiryTarget[] = Array.from({ length: 3000 }, (_, index) => ({
+    volume: index + 1,
+    name: `vol${index + 1}`,
+    uris: Array.from({ length: 40 }, (_uri, place) => `nbd://storage-${place}.example.org:10809/volume-number-${index + 1}`),
+  }));
+
+  it('is watched as far as it goes; one volume can be asked about, all at once cannot, and the agent stays', async () => {
+    await using device = await startDevice(['a']);
+    device.watch = MANY;
+    await using _agent = await startAgent('a', unix(device), []);
+    await eventually(() => device.service.mountTable().length > 100, 20_000);
+    expect(device.service.mountTable().length).toBeLessThan(3000);
+    const [view] = device.service.agents();
+    const last = { targets: MANY.slice(-1), asked: [{ host: 'a', volumes: [3000] }] };
+    expect((await device.service.ask(last)).map(shortly)).toEqual(['a not-mounted']);
+    const all = { targets: MANY, asked: [{ host: 'a', volumes: MANY.map(({ volume }) => volume) }] };
+    expect(new Set((await device.service.ask(all)).map(shortly))).toEqual(new Set(['a error']));
+    expect(device.service.agents()).toEqual([view]);
+  });
+});
+
 describe('over mutual TLS', () => {
   it('a certificate that is bound to the host proves it; a token is not needed, but a wrong one refused', async () => {
     await using device = await startDevice(['web1', 'web2']);

@@ -36,8 +36,8 @@ const TO: ToAgent[] = [
 
 describe('agent messages', () => {
   it('come out as they went in', () => {
-    for (const message of FROM) expect(parseFromAgent(encodeAgentMessage(message))).toEqual(message);
-    for (const message of TO) expect(parseToAgent(encodeAgentMessage(message))).toEqual(message);
+    for (const message of FROM) expect(parseFromAgent(encodeAgentMessage(message) ?? '')).toEqual(message);
+    for (const message of TO) expect(parseToAgent(encodeAgentMessage(message) ?? '')).toEqual(message);
   });
 
   it('lose fields that nobody knows, and types that nobody knows are skipped', () => {
