@@ -33,7 +33,7 @@ beforeAll(async () => {
 afterAll(() => temporary[Symbol.asyncDispose]());
 
 describe('an engine that is killed after the consent', () => {
-  it.each(['consented', 'recorded', 'clients-ended', 'switched'] satisfies Moment[])('when it has %s', async (moment) => {
+  it.each(['consented', 'recorded', 'clients-ended', 'switched'] satisfies Moment[])('[consent-kill] when it has %s', async (moment) => {
     const store = temporary.path(moment);
     expect((await run('cp', ['-a', original, store])).status).toBe(0);
     const killed = await run(process.execPath, ['--import', 'tsx', 'test/support/consent-crash-main.ts', store, moment]);

@@ -131,7 +131,7 @@ const watched = (step: (what: string) => void): ((options: DataPlaneOptions) => 
   };
 };
 
-it('a crash between any two steps leaves every region with one owner, and no old data where it does not belong', async () => {
+it('[fitting-crash] a crash between any two steps leaves every region with one owner, and no old data where it does not belong', async () => {
   await using temporary = await temporaryDirectory();
   const store = temporary.path('store');
   await initStore(store, { regionBytes: 256 * 1024, pvBytes: 64 * MiB });

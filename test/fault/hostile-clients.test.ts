@@ -73,7 +73,7 @@ it.each(BOTH_KINDS)('3,000 handshakes of noise, broken options and cut bytes har
   await expectUnharmed(server, before);
 });
 
-it.each(BOTH_KINDS)('1,200 connections that send broken requests harm nobody: $kind', async ({ native }) => {
+it.each(BOTH_KINDS)('[client-garbage] 1,200 connections that send broken requests harm nobody: $kind', async ({ native }) => {
   await using server = await start(native);
   const victim = await victimOf(server);
   // The worker for long ranges of zeros is started when it is first needed, and stays.
@@ -222,7 +222,7 @@ it('a client that asks for list after list and reads none is cut off before it t
 });
 
 it.each(BOTH_KINDS)(
-  'when descriptors run out, new clients are turned away, and the engine and its clients go on: $kind',
+  '[descriptors-out] when descriptors run out, new clients are turned away, and the engine and its clients go on: $kind',
   async ({ native }) => {
     await using server = await start(native);
     const { descriptors } = await server.figures();

@@ -223,7 +223,7 @@ describe("after a crash at any moment of a pair's life", () => {
     ['power', 4, 2 * INTENT_EXTENT_BYTES],
     ['process', 5, 64 * 1024],
   ] as const)(
-    'every difference of the legs is marked and every flushed write is there: level %s, seed %i, dirty regions of %i bytes',
+    '[marks-cut] every difference of the legs is marked and every flushed write is there: level %s, seed %i, dirty regions of %i bytes',
     async (level, seed, dirtyRegionBytes) => {
       const { life, checked } = await run(level, seed, dirtyRegionBytes, 3000, 100);
       expect(checked.unmarked).toEqual([]);

@@ -182,7 +182,7 @@ describe('a power loss', () => {
     expect(count).toBeGreaterThan(20);
   });
 
-  test('at any moment of single commits keeps every acknowledged one, in order', async () => {
+  test('[metadata-cut] at any moment of single commits keeps every acknowledged one, in order', async () => {
     const count = await crashEverywhere(await created(), commitAll({ together: false, clean: true }), checkPrefix, options());
     expect(count).toBeGreaterThan(50);
   });

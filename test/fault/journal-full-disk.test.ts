@@ -7,7 +7,7 @@ import { expect, test } from 'vitest';
 import { needClient, needRoot, run } from '../support/clients.ts';
 import { temporaryDirectory } from '../support/temporary.ts';
 
-test('a store on a full file system goes on with what needs no space', async () => {
+test('[store-full] a store on a full file system goes on with what needs no space', async () => {
   needRoot();
   const unshare = needClient('unshare');
   await using temporary = await temporaryDirectory();

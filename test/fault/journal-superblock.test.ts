@@ -75,7 +75,7 @@ const crashAll = async (
 
 const nothing = async (): Promise<void> => undefined;
 
-test('a crash leaves the old or the new superblock, and so does a crash after the repair of that', async () => {
+test('[superblock-cut] a crash leaves the old or the new superblock, and so does a crash after the repair of that', async () => {
   let second = 0;
   await crashAll(await live(FRESH), 1, async (image, generation) => {
     await crashAll(await live(image), generation, async () => {

@@ -58,7 +58,7 @@ describe.each(BOTH_KINDS)('$kind', ({ native }) => {
     expect((await client.read(0, 1)).length).toBe(1);
   });
 
-  it('half a request, and half a payload, are cut off after their deadline; an idle connection is not', async () => {
+  it('[client-stalls] half a request, and half a payload, are cut off after their deadline; an idle connection is not', async () => {
     await using server = await start(native, { deadlines: { requestMs: 1000 } });
     const idle = await victimOf(server);
     const before = await server.figures();
@@ -72,7 +72,7 @@ describe.each(BOTH_KINDS)('$kind', ({ native }) => {
     await idle.disconnect();
   });
 
-  it('clients that vanish in the middle of everything leave nothing behind', async () => {
+  it('[client-vanishes] clients that vanish in the middle of everything leave nothing behind', async () => {
     await using server = await start(native, { tcp: true });
     const victim = await victimOf(server);
     await victim.write(0, Buffer.alloc(MiB, 1));

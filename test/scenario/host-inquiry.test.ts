@@ -97,7 +97,7 @@ describe('a host that is asked', () => {
     expect((await lastInquiry(device)).records.at(-1)).toMatchObject({ kind: 'decision', decision: 'refused', code: 'MOUNTED' });
   });
 
-  it('and is silent, or has no agent, is never taken for one that has it not mounted', async () => {
+  it('[agent-silent] and is silent, or has no agent, is never taken for one that has it not mounted', async () => {
     await using setup = await hosted();
     const { device } = setup;
     const pair = await splitPair(setup);
@@ -174,7 +174,7 @@ describe('a host that is asked', () => {
 });
 
 describe('an agent', () => {
-  it('that answers late, or to another question, has not answered', async () => {
+  it('[agent-late] that answers late, or to another question, has not answered', async () => {
     await using setup = await hosted();
     const { device } = setup;
     const pair = await splitPair(setup);
@@ -231,7 +231,7 @@ describe('an agent', () => {
     ]);
   });
 
-  it('that lies is contradicted by the connection that is open', async () => {
+  it('[agent-lies] that lies is contradicted by the connection that is open', async () => {
     await using setup = await hosted();
     const { device, secondary } = setup;
     const pair = await splitPair(setup);
@@ -320,7 +320,7 @@ describe('between the answer and the consent', () => {
     await pair.wait('duplex');
   });
 
-  it('the record cannot be written: nothing is overwritten', async () => {
+  it('[audit-write-fails] the record cannot be written: nothing is overwritten', async () => {
     await using setup = await alone();
     const { device } = setup;
     const pair = await splitPair(setup);

@@ -175,7 +175,7 @@ describe('an operator at a terminal', () => {
     await client.disconnect();
   });
 
-  it('whose terminal dies at the prompt leaves nothing held and nothing changed', async () => {
+  it('[terminal-dies] whose terminal dies at the prompt leaves nothing held and nothing changed', async () => {
     const client = await openCopy();
     const command = `'${process.execPath}' '${MAIN}' --store '${store}' pair resync db`;
     const terminal = spawn(needClient('script'), ['-qefc', command, '/dev/null'], { stdio: ['pipe', 'pipe', 'ignore'], detached: true });

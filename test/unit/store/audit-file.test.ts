@@ -70,7 +70,7 @@ describe('the audit record', () => {
     await again.close();
   });
 
-  it('keeps and reports damage within, and a record that was taken out; store check finds both', async () => {
+  it('[audit-damaged] keeps and reports damage within, and a record that was taken out; store check finds both', async () => {
     await using temporary = await temporaryDirectory();
     const store = temporary.path('store');
     await initStore(store, { regionBytes: 65_536, pvBytes: 1024 * 1024 });
