@@ -3,7 +3,7 @@
  * The store and `--json` are options of the program, and so are taken at any place of the line.
  */
 import type { Command } from 'commander';
-import { collect } from './arguments.ts';
+import { collect, durationArgument } from './arguments.ts';
 
 /** A command or subcommand, with examples (without the program's name, or a whole line) at the end of its help. */
 export const addCommand = (parent: Command, name: string, summary: string, examples: readonly string[]): Command => {
@@ -27,4 +27,13 @@ export const withConsentOptions = (command: Command): Command => {
       collect,
     )
     .option('--reason <TEXT>', 'why; goes to the audit record');
+};
+
+export type Waiting = { readonly wait?: boolean; readonly timeout?: number };
+
+/** @param until what is waited for, as the end of "wait until" */
+export const withWait = (command: Command, until: string): Command => {
+  return command
+    .option('--wait', `wait until ${until}, with its progress`)
+    .option('--timeout <TIME>', 'wait so long at most, such as 60s', durationArgument);
 };

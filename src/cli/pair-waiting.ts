@@ -19,6 +19,24 @@ export const waitForState = async (
   return showingProgress(context, pair, new CopyProgress(context), context.call('pair.wait', { ...pair, state, timeoutMs }));
 };
 
+/**
+ * Waits until none of these pairs is copying any more, with one time limit for all. A pair in another state is not
+ * waited for: it does not become duplex by itself, and the command that follows says so.
+ * @throws TwinvolError as `waitForState`
+ */
+export const waitWhileCopying = async (
+  context: CommandContext,
+  pairs: readonly PairView[],
+  timeoutMs: number = DURATION_MS_MAX,
+): Promise<void> => {
+  const endMs = context.io.nowMs() + timeoutMs;
+  for (const { primary, secondary, state } of pairs) {
+    if (state !== 'duplex-pending') continue;
+    const ref = { primary: primary.number, secondary: secondary.number };
+    await waitForState(context, ref, 'duplex', Math.max(0, endMs - context.io.nowMs()));
+  }
+};
+
 /** Waits for a call that is under way, and shows meanwhile how far the pair is. @throws what the call throws */
 export const showingProgress = async <T>(
   context: CommandContext,

@@ -8,6 +8,7 @@ import { ALIAS_TABLE } from '../../src/cli/alias-flags.ts';
 import { MiB } from '../../src/core/units.ts';
 import { openDevice } from '../../src/index.ts';
 import { run } from '../support/clients.ts';
+import { writeTo } from '../support/pair-device.ts';
 import { temporaryDirectory } from '../support/temporary.ts';
 import { type Ran, runLine } from '../unit/cli/command-line.ts';
 import { MAIN } from './cli-process.ts';
@@ -46,6 +47,32 @@ it('one inquiry is made for a group that is resynced, and all of its pairs start
   const resynced = async (): Promise<number> => (await runLine('pairresync -g g -c 15', {}, store)).exit;
   await expect.poll(resynced, { timeout: 10_000 }).toBe(0);
   for (const pair of device.pairs()) await pair.wait('duplex');
+});
+
+it('--wait waits until the copies of all the group are done, and not for what does not come by itself', async () => {
+  await using temporary = await temporaryDirectory();
+  const store = temporary.path('store');
+  await using device = await openDevice({ store, create: true, control: true, pvSize: '256M', lanes: 1 });
+  await device.engine.groupCreate({ name: 'g' });
+  for (const name of ['one', 'two']) {
+    const primary = await device.createVolume(name, 32 * MiB);
+    await writeTo(primary, 0, 32 * MiB, 1);
+    // Slow enough that the copy is seen under way.
+    await device.createVolume(`${name}-copy`, 32 * MiB, { attribute: 'secondary' });
+    await device.engine.faultAdd({ volume: `${name}-copy`, error: 'write', errno: 'none', latencyMs: 20 });
+    await primary.pair(device.volume(`${name}-copy`));
+    await device.engine.groupAdd({ name: 'g', primary: name });
+  }
+  const line = (words: string): Promise<Ran> => runLine(words, {}, store);
+  expect(await line('group split g')).toMatchObject({ exit: 10, err: expect.stringContaining('[PAIR_STATE]') });
+  expect(await line('pair split --group g --wait --timeout 10ms')).toMatchObject({ exit: 1, err: expect.stringContaining('[TIMEOUT]') });
+  expect(device.pairs().map((pair) => pair.state)).toEqual(['duplex-pending', 'duplex-pending']);
+  await device.engine.faultClear({});
+  expect(await line('pair split --group g --wait --timeout 60s')).toMatchObject({ exit: 0 });
+  expect(device.pairs().map((pair) => pair.state)).toEqual(['split', 'split']);
+  // A split pair does not become duplex by itself: refused at once.
+  for (const words of ['group split g --wait', 'pair split one --wait', 'pair split one one-copy --wait'])
+    expect(await line(words)).toMatchObject({ exit: 10, err: expect.stringContaining('[PAIR_STATE]') });
 });
 
 it('the family works as its page says, with its exit statuses', async () => {

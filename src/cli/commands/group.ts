@@ -5,11 +5,12 @@ import type { GroupRow } from '../../core/rows.ts';
 import type { PairView, PlanView } from '../../core/views.ts';
 import type { VolumeRef } from '../../engine/api.ts';
 import { paceArgument, volumeArgument } from '../arguments.ts';
-import { addCommand, addGroup, withConsentOptions, withPlan } from '../command-builder.ts';
+import { addCommand, addGroup, type Waiting, withConsentOptions, withPlan, withWait } from '../command-builder.ts';
 import type { CommandContext } from '../command-context.ts';
 import { type ConsentOptions, withConsent } from '../consent-prompt.ts';
 import { pairName } from '../copy-progress.ts';
 import { given } from '../given.ts';
+import { waitWhileCopying } from '../pair-waiting.ts';
 import { isPlan, planText } from '../plan-text.ts';
 import type { Column } from '../text-table.ts';
 import { textTable } from '../text-table.ts';
@@ -25,9 +26,16 @@ const COLUMNS: readonly Column<GroupLine>[] = [
   { heading: 'MEMBERS', text: ({ members }) => members.map(pairName).join(', ') },
 ];
 
-export const splitGroup = async (context: CommandContext, name: string, options: SplitTiming & { plan?: boolean }): Promise<void> => {
-  const { plan } = options;
+type SplitOptions = SplitTiming & Waiting & { readonly plan?: boolean };
+
+export const splitGroup = async (context: CommandContext, name: string, options: SplitOptions): Promise<void> => {
+  const { plan, wait, timeout } = options;
   const moment = momentOf(context, options);
+  if (wait === true && plan !== true) {
+    const pairs = await context.call('pair.status', {});
+    const members = pairs.filter((pair) => pair.group === name);
+    await waitWhileCopying(context, members, timeout);
+  }
   const result = await context.call('group.split', { name, ...moment, ...given({ plan }) });
   context.print(result, () =>
     isPlan(result)
@@ -86,12 +94,13 @@ export const registerGroup = (program: Command, context: CommandContext): void =
     .action((name: string | undefined) => showGroups(context, name));
   const split = addCommand(group, 'split', 'split all pairs of a group at one point in time, or none of them', [
     'group split nightly',
+    'group split nightly --wait --timeout 10m',
     'group split nightly --plan',
     'group split nightly --at 02:00',
   ]);
-  withTiming(withPlan(split))
+  withTiming(withWait(withPlan(split), 'all its pairs are duplex first'))
     .argument('<GROUP>', "the group's name")
-    .action((name: string, options: SplitTiming & { plan?: boolean }) => splitGroup(context, name, options));
+    .action((name: string, options: SplitOptions) => splitGroup(context, name, options));
   registerResync(group, context);
 };
 

@@ -5,14 +5,14 @@ import type { FenceLevel, VolumeAttribute } from '../../core/rows.ts';
 import { formatSize } from '../../core/units.ts';
 import type { PairView, PlanView } from '../../core/views.ts';
 import type { PairRef, VolumeRef } from '../../engine/api.ts';
-import { choiceArgument, durationArgument, paceArgument, sizeArgument, volumeArgument } from '../arguments.ts';
+import { choiceArgument, paceArgument, sizeArgument, volumeArgument } from '../arguments.ts';
 import { chooseFrom } from '../choice-prompt.ts';
-import { addCommand, addGroup, withConsentOptions, withPlan } from '../command-builder.ts';
+import { addCommand, addGroup, type Waiting, withConsentOptions, withPlan, withWait } from '../command-builder.ts';
 import type { CommandContext } from '../command-context.ts';
 import { type ConsentOptions, withConsent } from '../consent-prompt.ts';
 import { pairName } from '../copy-progress.ts';
 import { given } from '../given.ts';
-import { waitForState } from '../pair-waiting.ts';
+import { waitForState, waitWhileCopying } from '../pair-waiting.ts';
 import { isPlan, planText } from '../plan-text.ts';
 import { candidateLine, conditionArgument, fitArgument } from './pool.ts';
 import { registerPairWatching } from './pair-watch.ts';
@@ -23,7 +23,6 @@ const PACE_HELP = '1 (gives way to hosts most) to 15, or slow, medium, fast';
 const FENCE_HELP = 'when the secondary fails: never: the host gets no error and the pair is suspended; data: the write fails';
 
 type Plan = { readonly plan?: boolean };
-type Waiting = { readonly wait?: boolean; readonly timeout?: number };
 
 const pairRef = (primary: VolumeRef, secondary: VolumeRef | undefined): PairRef => ({ primary, ...given({ secondary }) });
 
@@ -34,12 +33,6 @@ const withPair = (command: Command): Command => {
   return command
     .argument('<PRIMARY>', 'name or number', volumeArgument)
     .argument('[SECONDARY]', 'name or number; may be left out where the primary has one pair only', volumeArgument);
-};
-
-const withWait = (command: Command, until: string): Command => {
-  return command
-    .option('--wait', `wait until the pair is ${until}, with its progress`)
-    .option('--timeout <TIME>', 'wait so long at most, such as 60s', durationArgument);
 };
 
 const answer = (context: CommandContext, result: PairView | PlanView, done: (pair: PairView) => string): void => {
@@ -84,14 +77,10 @@ const registerCreate = (pair: Command, context: CommandContext): void => {
     'pair create db --condition same',
     'pair create db --plan',
   ]);
-  withWait(withPlan(withConsentOptions(create)), 'duplex')
+  withWait(withPlan(withConsentOptions(create)), 'the pair is duplex')
     .argument('<PRIMARY>', 'name or number', volumeArgument)
     .argument('[SECONDARY]', 'name or number; left out: an unused volume of the pool', volumeArgument)
-    .option(
-      '--condition <CONDITION>',
-      "same: of the primary's capacity only; any: or else the smallest larger one",
-      conditionArgument,
-    )
+    .option('--condition <CONDITION>', "same: of the primary's capacity only; any: or else the smallest larger one", conditionArgument)
     .option('--fit <FIT>', "regions: the secondary ends with the primary's capacity; off", fitArgument)
     .option('--pace <PACE>', PACE_HELP, paceArgument)
     .option('--fence <FENCE>', FENCE_HELP, fenceArgument)
@@ -110,7 +99,9 @@ const createPair = async (
 ): Promise<void> => {
   const { wait, timeout, override, reason, dirtyRegionSize, choose, ...rest } = options;
   if (choose === true && named !== undefined)
-    throw new TwinvolError('USAGE', 'pair create takes a SECONDARY, or --choose, and not both', { remedy: 'see twinvol pair create --help' });
+    throw new TwinvolError('USAGE', 'pair create takes a SECONDARY, or --choose, and not both', {
+      remedy: 'see twinvol pair create --help',
+    });
   const secondary = choose === true ? await chooseSecondary(context, primary, options) : named;
   const input = { ...pairRef(primary, secondary), ...rest, ...given({ dirtyRegionBytes: dirtyRegionSize }) };
   const words = {
@@ -146,7 +137,7 @@ const registerSplit = (pair: Command, context: CommandContext): void => {
     'pair split --group nightly',
     'pair split db --at 02:00',
   ]);
-  withTiming(withWait(withPlan(split), 'duplex first'))
+  withTiming(withWait(withPlan(split), 'the pair, or all of the group, is duplex first'))
     .argument('[PRIMARY]', 'name or number', volumeArgument)
     .argument('[SECONDARY]', 'name or number; may be left out where the primary has one pair only', volumeArgument)
     .option('--group <GROUP>', 'all pairs of a group, at one point in time')
@@ -162,22 +153,23 @@ const splitPair = async (
   { wait, timeout, group, plan, ...timing }: SplitOptions,
 ): Promise<void> => {
   const planned = given({ plan });
-  const moment = momentOf(context, timing);
+  const moment = momentOf(context, { ...timing, ...given({ wait }) });
   if ((primary === undefined) === (group === undefined)) {
     throw new TwinvolError('USAGE', 'pair split takes a primary, or --group, and not both', { remedy: 'see twinvol pair split --help' });
   }
   if (primary === undefined || group !== undefined) {
     const { splitGroup } = await import('./group.ts');
-    await splitGroup(context, group ?? '', { ...planned, ...timing });
+    await splitGroup(context, group ?? '', { ...planned, ...timing, ...given({ wait, timeout }) });
     return;
   }
-  if (wait === true && moment.atMs !== undefined) {
-    throw new TwinvolError('USAGE', '--wait splits as soon as the pair is duplex, and --at at a moment of its own', {
-      remedy: 'give one of them',
-    });
-  }
   const ref = pairRef(primary, secondary);
-  if (wait === true && plan !== true) await waitForState(context, ref, 'duplex', timeout);
+  if (wait === true && plan !== true) {
+    const pairs = await context.call('pair.status', { primary });
+    const isMeant = ({ name, number }: PairView['secondary']): boolean => [undefined, name, number].includes(secondary);
+    const meant = pairs.filter((pair) => isMeant(pair.secondary));
+    // None, or more than one: the split says so.
+    if (meant.length === 1) await waitWhileCopying(context, meant, timeout);
+  }
   answer(
     context,
     await context.call('pair.split', { ...ref, ...moment, ...planned }),
@@ -209,7 +201,7 @@ const registerCopies = (pair: Command, context: CommandContext): void => {
       `pair ${name} db db-copy --plan`,
       `pair ${name} db --override mounted:web1 --reason "test data"`,
     ]);
-    withWait(withPlan(withConsentOptions(withPair(command))), 'duplex')
+    withWait(withPlan(withConsentOptions(withPair(command))), 'the pair is duplex')
       .option('--pace <PACE>', PACE_HELP, paceArgument)
       .option('--checksum', 'read both volumes and write only what differs')
       .action(async (primary: VolumeRef, secondary: VolumeRef | undefined, { wait, timeout, override, reason, ...rest }: CopyOptions) => {

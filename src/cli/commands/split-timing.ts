@@ -13,7 +13,19 @@ export const withTiming = (command: Command): Command => {
 };
 
 /** The moment as the engine takes it; nothing: now. @throws TwinvolError `USAGE` */
-export const momentOf = (context: CommandContext, { at, cancel }: SplitTiming): { atMs?: number | null } => {
+export const momentOf = (
+  context: CommandContext,
+  { at, cancel, wait }: SplitTiming & { readonly wait?: boolean },
+): { atMs?: number | null } => {
+  if (wait === true && (at !== undefined || cancel === true)) {
+    throw new TwinvolError(
+      'USAGE',
+      `--wait splits as soon as all is duplex, ${at === undefined ? '--cancel not at all' : '--at at a moment of its own'}`,
+      {
+        remedy: 'give one of them',
+      },
+    );
+  }
   if (cancel === true && at !== undefined)
     throw new TwinvolError('USAGE', '--at and --cancel contradict each other', { remedy: 'give one of them' });
   if (cancel === true) return { atMs: null };

@@ -94,6 +94,8 @@ describe('the command lines', () => {
   it.each([
     ['pair split db --at 02:00 --cancel', 'contradict'],
     ['pair split db --at 02:00 --wait', '--wait splits as soon as'],
+    ['pair split --group g --at 02:00 --wait', '--wait splits as soon as'],
+    ['group split g --cancel --wait', '--wait splits as soon as'],
     ['pair split db --at never', 'is not a moment'],
     ['group split g --at 25:00', 'is not a moment'],
   ])('%s is refused', async (words, part) => {
