@@ -6,6 +6,7 @@
  * carried out, the others still are, and the error names it.
  */
 import { TwinvolError } from '../core/faults.ts';
+import type { Destruction } from '../core/inquiry-text.ts';
 import { decide, refusalError } from '../core/pair-machine.ts';
 import type { Moved } from '../core/pair-machine.ts';
 import type { PairRow } from '../core/rows.ts';
@@ -55,7 +56,7 @@ export class GroupResync {
   }
 
   #decideAll({ name, pace }: Input, ids: readonly number[]): readonly Member[] {
-    const { pairs, nowMs, views, store, plane } = this.#context;
+    const { pairs, nowMs, views, store } = this.#context;
     const atMs = nowMs();
     const members: Member[] = [];
     const refusals: TwinvolError[] = [];
@@ -67,8 +68,7 @@ export class GroupResync {
       const volume = store.tables.volume(now.secondary);
       if (decision.kind === 'refused') refusals.push(refusalError(decision, views.pairText(now)));
       else {
-        const destroys = destructionOf(volume, 'secondary', now, 'resync', plane);
-        members.push({ now, decision, target: { number: volume.number, name: volume.name, destroys } });
+        members.push({ now, decision, target: { number: volume.number, name: volume.name, destroys: this.#destruction(now) } });
       }
     }
     const [first] = refusals;
@@ -80,6 +80,11 @@ export class GroupResync {
     });
   }
 
+  #destruction(now: PairRow): Destruction {
+    const { store, plane } = this.#context;
+    return destructionOf(store.tables.volume(now.secondary), 'secondary', now, 'resync', plane);
+  }
+
   async #resync(text: string, { consent }: Input, members: readonly Member[]): Promise<readonly PairView[]> {
     const { plane, gate } = this.#context;
     const held: number[] = [];
@@ -88,9 +93,11 @@ export class GroupResync {
         await plane.volumeHold(target.number);
         held.push(target.number);
       }
+      // Counted again: until they were held, hosts may have written more.
+      const targets = members.map(({ now, target }) => ({ ...target, destroys: this.#destruction(now) }));
       const permit = await gate.check({
         command: text,
-        targets: members.map(({ target }) => target),
+        targets,
         generation: members.map(({ now }) => generationOf(now)).join(' '),
         ...(consent === undefined ? {} : { consent }),
       });

@@ -22,6 +22,8 @@ export class ScriptedPlane extends EventEmitter<PlaneEvents> implements DataPlan
   readonly waiting = new Map<string, Promise<void>>();
   clientViews: ClientView[] = [];
   dirtyBytes = 0;
+  /** Written on the secondary of every pair since its split. */
+  secondaryBytes = 0;
   attachDirtyBytes = 0;
   readonly laneCount = 1;
   readonly handover = 'descriptor';
@@ -89,7 +91,7 @@ export class ScriptedPlane extends EventEmitter<PlaneEvents> implements DataPlan
     return this.#pass(`detach ${id}`);
   }
   pairProgress() {
-    const dirtyBytes = { primary: this.dirtyBytes, secondary: 0, union: this.dirtyBytes };
+    const dirtyBytes = { primary: this.dirtyBytes, secondary: this.secondaryBytes, union: this.dirtyBytes };
     return {
       pointer: { region: 0, regions: 16, percent: 0 },
       dirtyBytes,

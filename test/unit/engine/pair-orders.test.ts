@@ -364,6 +364,21 @@ it('a group whose record cannot be written is not split, none of its pairs', asy
   ]);
 });
 
+it.each(['pair', 'group'])('a resync of a %s counts what it destroys once the secondary is held', async (kind) => {
+  await duplex();
+  await engine.pairSplit({ primary: 'db' });
+  await engine.groupCreate({ name: 'g' });
+  await engine.groupAdd({ name: 'g', primary: 'db' });
+  await engine.hostAdd({ name: 'web1' });
+  let goOn = (): void => undefined;
+  plane.waiting.set('hold 2', new Promise((resolve) => (goOn = resolve)));
+  const refused = (kind === 'pair' ? engine.pairResync({ primary: 'db' }) : engine.groupResync({ name: 'g' })).catch((error) => error);
+  await settled();
+  plane.secondaryBytes = 3 * 65_536;
+  goOn();
+  expect(await refused).toMatchObject({ code: 'NO_ANSWER', details: { destroys: [{ volumeName: 'copy', bytes: 3 * 65_536 }] } });
+});
+
 it('a volume that the data plane cannot serve is taken back', async () => {
   plane.failing.set('attach-volume 3', new Error('no memory'));
   await expect(engine.volumeCreate({ name: 'third', sizeBytes: MiB })).rejects.toThrow('no memory');
