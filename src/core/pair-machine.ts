@@ -167,17 +167,24 @@ const present = (row: PairRow | null): PairRow => {
   return row;
 };
 
-type RowChange = { readonly state: PairedState; readonly copy?: CopyKind; readonly reason?: string; readonly pace?: number };
+type RowChange = {
+  readonly state: PairedState;
+  readonly copy?: CopyKind;
+  readonly reason?: string;
+  readonly pace?: number;
+  readonly isFenced?: true;
+};
 
-/** The row in its new state; `copy`, `reason` and what was written since the split are never left over. */
+/** The row in its new state; `copy`, `reason`, the fence that struck and what was written since the split are never left over. */
 const rowIn = (row: PairRow, change: RowChange, atMs: number): PairRow => {
-  const { copy: _copy, reason: _reason, secondaryWritten: _written, ...rest } = row;
+  const { copy: _copy, reason: _reason, secondaryWritten: _written, isFenced: _fenced, ...rest } = row;
   return {
     ...rest,
     state: change.state,
     pace: change.pace ?? row.pace,
     ...(change.copy === undefined ? {} : { copy: change.copy }),
     ...(change.reason === undefined ? {} : { reason: change.reason }),
+    ...(change.isFenced === undefined ? {} : { isFenced: change.isFenced }),
     stateSinceMs: atMs,
   };
 };
@@ -252,7 +259,10 @@ const released = (row: PairRow): Moved =>
   ]);
 
 const configured = (row: PairRow, event: Extract<PairEvent, { event: 'set' }>): Moved => {
-  const changed: PairRow = { ...row, pace: event.pace ?? row.pace, fence: event.fence ?? row.fence };
+  const { isFenced, ...rest } = row;
+  const fence = event.fence ?? row.fence;
+  const isStill = isFenced === true && fence === 'data';
+  const changed: PairRow = { ...rest, pace: event.pace ?? row.pace, fence, ...(isStill ? { isFenced } : {}) };
   return moved(row, changed, [{ do: 'journal' }, { do: 'configure' }]);
 };
 
@@ -293,10 +303,10 @@ const happened = (now: PairRow | null, event: Happening, atMs: number): Moved =>
 const suspended = (now: PairRow, cell: HappeningCell, event: Happening, reason: string, atMs: number): Moved => {
   if (cell.kind !== 'moves') return unchanged(now, [{ do: 'report', level: 'warning', text: `${reason} (${cell.note})` }]);
   const restoring = now.copy === 'restore';
+  const isTracking = event.event === 'secondary-failed';
   const change: RowChange = restoring
     ? { state: 'suspended', copy: 'restore', reason: `restore-interrupted: ${reason}` }
-    : { state: 'suspended', reason };
-  const isTracking = event.event === 'secondary-failed';
+    : { state: 'suspended', reason, ...(isTracking && now.fence === 'data' ? { isFenced: true } : {}) };
   return moved(now, rowIn(now, change, atMs), [
     { do: 'copy-stop' },
     ...(restoring || isTracking ? [] : ([{ do: 'switch', mode: 'tracking', dirty: 'keep' }] as const)),

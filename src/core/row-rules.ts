@@ -79,6 +79,9 @@ const isCopyRight = (row: PairRow): boolean =>
     ? row.copy === undefined || row.copy === 'restore'
     : (row.state === 'duplex-pending') === (row.copy !== undefined);
 
+const isFenceRight = ({ isFenced, state, fence }: PairRow): boolean =>
+  isFenced === undefined || (isFenced === true && state === 'suspended' && fence === 'data');
+
 export const pairVerdict = (row: PairRow, regionBytes: number): Verdict =>
   first(
     [isId(row.id), 'has an impossible id'],
@@ -92,6 +95,7 @@ export const pairVerdict = (row: PairRow, regionBytes: number): Verdict =>
       `has dirty regions of ${row.dirtyRegionBytes} bytes`,
     ],
     [row.fence === 'never' || row.fence === 'data', 'has an unknown fence level'],
+    [isFenceRight(row), 'is fenced in a state in which it cannot be'],
     [isId(row.pace, 15), 'has an impossible pace'],
     [isOptionalText(row.reason), 'has a reason that is no text'],
     [isTime(row.createdAtMs) && isTime(row.stateSinceMs), 'has no times'],

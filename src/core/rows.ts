@@ -77,6 +77,8 @@ export type PairRow = {
   /** Split: when hosts wrote on the secondary first and last, as it was known when the engine last ended in order. */
   readonly secondaryWritten?: { readonly firstAtMs: number | null; readonly lastAtMs: number | null };
   readonly scheduledSplit?: ScheduledSplit;
+  /** Suspended: the secondary failed at fence level `data`, so host writes fail until it is resynced or the fence lowered. */
+  readonly isFenced?: true;
 };
 
 /** A consistency group: its members are pair ids. */

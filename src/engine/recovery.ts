@@ -91,7 +91,7 @@ export const recoverDevice = async (context: DeviceContext, shell: PairShell): P
   await inBatches(found, async ({ row, dirtyBytes }) => {
     await shell.happening(row.id, { event: 'recovered', dirtyBytes });
     // What fence level `data` had stopped stays stopped: nothing that the secondary lacks may be acknowledged.
-    if (row.state === 'suspended' && row.fence === 'data') plane.pairConfigure(row.id, { isFenced: true });
+    if (row.state === 'suspended' && row.isFenced === true) plane.pairConfigure(row.id, { isFenced: true });
   });
   const boot = bootIdentity();
   if (boot !== null && !keepBootIdentity(join(store.directory, BOOT_NAME), boot))

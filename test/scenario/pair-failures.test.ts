@@ -1,6 +1,6 @@
 /** What becomes of a pair when a leg, a record or the process fails, and that a resync of the difference brings it back. */
 import { describe, expect, it } from 'vitest';
-import { openDevice } from '../../src/index.ts';
+import { type Device, openDevice } from '../../src/index.ts';
 import { MiB } from '../../src/core/units.ts';
 import { temporaryDirectory } from '../support/temporary.ts';
 import { blockOf, checksum, duplexPair, failure, lastSeq, later, openPairDevice, VOLUME_BYTES, writeTo } from '../support/pair-device.ts';
@@ -113,6 +113,44 @@ describe('the end of the process', () => {
     await pair?.wait('duplex');
     await pair?.split();
     expect(await checksum(device.volume('copy'))).toBe(await checksum(device.volume('db')));
+  });
+
+  it('keeps writes stopped that fence level data had stopped, and stops none that went on before', async () => {
+    await using temporary = await temporaryDirectory();
+    const store = temporary.path('store');
+    const writes = async (device: Device, name: string): Promise<string> => {
+      await using host = await device.volume(name).connect();
+      return host.write(MiB, blockOf(MiB, 4096, 3)).then(
+        () => 'ok',
+        ({ code }: { readonly code: string }) => code,
+      );
+    };
+    const names = ['stopped', 'going'] as const;
+    {
+      await using device = await openDevice({ store, create: true, pvSize: '1G', lanes: 1 });
+      for (const name of names) {
+        const volume = await device.createVolume(name, VOLUME_BYTES);
+        await device.createVolume(`${name}-copy`, VOLUME_BYTES, { attribute: 'secondary' });
+        const pair = await (await volume.pair(device.volume(`${name}-copy`))).wait('duplex');
+        if (name === 'stopped') await pair.set({ fence: 'data' });
+        await device.engine.faultAdd({ volume: `${name}-copy`, error: 'write', errno: 'EIO', count: 1 });
+        await using host = await volume.connect();
+        await host.write(0, blockOf(0, 4096, 1)).catch(() => undefined);
+        await pair.wait('suspended', { timeoutMs: 5000 });
+        // From now on a failing secondary would stop the writes; this one has failed already.
+        if (name === 'going') await pair.set({ fence: 'data' });
+      }
+      for (const name of names) expect(await writes(device, name)).toBe(name === 'going' ? 'ok' : 'NBD_EIO');
+    }
+    await using device = await openDevice({ store, lanes: 1 });
+    for (const name of names) expect(await writes(device, name)).toBe(name === 'going' ? 'ok' : 'NBD_EIO');
+    const [stopped] = device.pairs();
+    await stopped?.set({ fence: 'never' });
+    expect(await writes(device, 'stopped')).toBe('ok');
+    for (const pair of device.pairs()) {
+      await (await pair.resync()).wait('duplex');
+      expect(await pair.verify()).toMatchObject({ differingBytes: 0 });
+    }
   });
 
   it('keeps every pair in its state with its dirty bits: split, suspended and duplex', async () => {
