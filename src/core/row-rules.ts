@@ -80,7 +80,7 @@ const isCopyRight = (row: PairRow): boolean =>
     : (row.state === 'duplex-pending') === (row.copy !== undefined);
 
 const isFenceRight = ({ isFenced, state, fence }: PairRow): boolean =>
-  isFenced === undefined || (isFenced === true && state === 'suspended' && fence === 'data');
+  isFenced === undefined || (state === 'suspended' && fence === 'data');
 
 export const pairVerdict = (row: PairRow, regionBytes: number): Verdict =>
   first(
