@@ -7,7 +7,7 @@
 import { expect, it } from 'vitest';
 import { MiB } from '../../src/core/units.ts';
 import { openDevice } from '../../src/index.ts';
-import { leastMs, measureCommands } from '../support/scale-measures.ts';
+import { measureCommands, roundsOf } from '../support/scale-measures.ts';
 import { makeScaleStore, SCALE_PROMISED } from '../support/scale-store.ts';
 import { temporaryDirectory } from '../support/temporary.ts';
 
@@ -21,7 +21,7 @@ it('a device of the promised size opens in two seconds, and chooses, lists and f
   const store = temporary.path('store');
   await makeScaleStore(store);
   // The first one also loads the code of the workers.
-  const openMs = await leastMs(2, async () => {
+  const { ms: openMs } = await roundsOf(2, async () => {
     const device = await openDevice({ store, lanes: 2 });
     return () => device.close();
   });

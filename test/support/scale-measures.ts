@@ -1,29 +1,42 @@
 /** Times of an operator's commands on a large device, for the scale test and its benchmark. */
 import type { Engine } from '../../src/engine/api.ts';
 
-export type Time = { readonly what: string; readonly ms: number };
+/** `ms` is the least of several rounds, of the processor's time where that is less; the others are by the clock. */
+export type Time = {
+  readonly what: string;
+  readonly ms: number;
+  /** A command's first time in this process. */
+  readonly firstMs: number;
+  readonly medianMs: number;
+  readonly leastMs: number;
+};
+type Rounds = Omit<Time, 'what'>;
 
 type Undo = () => Promise<unknown>;
 
 /** The lesser of the time that passed and the time that this process used. */
-const timed = async <T>(work: () => T | Promise<T>): Promise<{ readonly ms: number; readonly result: T }> => {
+const timed = async <T>(work: () => T | Promise<T>): Promise<{ readonly ms: number; readonly passedMs: number; readonly result: T }> => {
   const cpu = process.cpuUsage();
   const startedMs = performance.now();
   const result = await work();
   const passedMs = performance.now() - startedMs;
   const { user, system } = process.cpuUsage(cpu);
-  return { ms: Math.min(passedMs, (user + system) / 1000), result };
+  return { ms: Math.min(passedMs, (user + system) / 1000), passedMs, result };
 };
 
-/** The least time of several rounds; what a round leaves behind is undone outside of the measurement. */
-export const leastMs = async (rounds: number, work: () => Promise<Undo>): Promise<number> => {
+/** Times of several rounds; what a round leaves behind is undone outside of the measurement. */
+export const roundsOf = async (rounds: number, work: () => Promise<Undo>): Promise<Rounds> => {
   let least = Number.POSITIVE_INFINITY;
+  const passed: number[] = [];
   for (let round = 0; round < rounds; round += 1) {
-    const { ms, result: undo } = await timed(work);
+    const { ms, passedMs, result: undo } = await timed(work);
     least = Math.min(least, ms);
+    passed.push(passedMs);
     await undo();
   }
-  return least;
+  const [firstMs = Number.NaN] = passed;
+  const medianMs = passed.sort((one, other) => one - other)[Math.floor(passed.length / 2)] ?? Number.NaN;
+  return { ms: least, firstMs, medianMs, leastMs: passed[0] ?? Number.NaN };
 };
 
 const nothing: Undo = async () => undefined;
@@ -35,7 +48,7 @@ const nothing: Undo = async () => undefined;
 export const measureCommands = async (engine: Engine, rounds: number): Promise<readonly Time[]> => {
   const times: Time[] = [];
   const measure = async (what: string, work: () => Promise<Undo>): Promise<void> => {
-    times.push({ what, ms: await leastMs(rounds, work) });
+    times.push({ what, ...(await roundsOf(rounds, work)) });
   };
   const look = (what: string, work: () => unknown): Promise<void> =>
     measure(what, async () => {
