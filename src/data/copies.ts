@@ -170,7 +170,7 @@ export class Copies {
   async verify(
     pair: PairState,
     options: { readonly repair: boolean; readonly signal?: AbortSignal },
-  ): Promise<Omit<VerifyReport, 'repaired'>> {
+  ): Promise<Omit<VerifyReport, 'repaired' | 'dirtyBytes'>> {
     const startedMs = performance.now();
     const control = new Int32Array(new SharedArrayBuffer(12));
     let cancel = (): void => {};

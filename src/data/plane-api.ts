@@ -172,7 +172,10 @@ export interface DataPlane {
   /** What the present or last copy found to be equal, in bytes. */
   copySkippedBytes(id: number): number;
   copyStop(id: number): Promise<void>;
-  verify(id: number, options: { readonly repair: boolean; readonly signal?: AbortSignal }): Promise<Omit<VerifyReport, 'repaired'>>;
+  verify(
+    id: number,
+    options: { readonly repair: boolean; readonly signal?: AbortSignal },
+  ): Promise<Omit<VerifyReport, 'repaired' | 'dirtyBytes'>>;
 
   /** How far a verify of the pair is; null when there is none. */
   verifyProgress(id: number): VerifyProgress | null;

@@ -301,7 +301,10 @@ class Plane extends EventEmitter<PlaneEvents> implements DataPlane {
     return this.#copies.stop(id);
   }
 
-  verify(id: number, options: { readonly repair: boolean; readonly signal?: AbortSignal }): Promise<Omit<VerifyReport, 'repaired'>> {
+  verify(
+    id: number,
+    options: { readonly repair: boolean; readonly signal?: AbortSignal },
+  ): Promise<Omit<VerifyReport, 'repaired' | 'dirtyBytes'>> {
     return this.#copies.verify(this.#roster.pair(id), options);
   }
 

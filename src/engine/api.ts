@@ -66,7 +66,10 @@ export type VerifyReport = {
   readonly checkedBytes: number;
   readonly differingBytes: number;
   readonly differing: ReadonlyArray<{ readonly offset: number; readonly length: number }>;
+  /** Of the regions that were dirty when it ended: they may differ rightly, were not judged, and the next resync copies them. */
+  readonly dirtyBytes: number;
   readonly durationMs: number;
+  /** What differed was copied again. False after a repair in split or suspended: it is marked dirty for the next resync. */
   readonly repaired: boolean;
 };
 

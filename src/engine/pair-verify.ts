@@ -33,14 +33,16 @@ export const verifyPair = async (
   const signals = signal === undefined ? [changed.signal] : [signal, changed.signal];
   try {
     const report = await plane.verify(pair.id, { repair: input.repair === true, signal: AbortSignal.any(signals) });
-    if (input.repair !== true || report.differingBytes === 0) return { ...report, repaired: false };
+    const { dirtyBytes } = views.pair(requirePair(context, input, 'verify'));
+    const found = { ...report, dirtyBytes: dirtyBytes.union };
+    if (input.repair !== true || report.differingBytes === 0) return { ...found, repaired: false };
     stopListening();
     await locks.runUnbounded([`pair:${pair.id}`], `pair verify ${text}`, () =>
       shell.happening(pair.id, { event: 'differs', bytes: report.differingBytes }),
     );
-    if (pair.state !== 'duplex') return { ...report, repaired: false };
+    if (pair.state !== 'duplex') return { ...found, repaired: false };
     await waitForPair(context, { primary: pair.primary, secondary: pair.secondary, state: 'duplex', timeoutMs: REPAIR_WAIT_MS }, signal);
-    return { ...report, repaired: true };
+    return { ...found, dirtyBytes: 0, repaired: true };
   } catch (error) {
     if (signal?.aborted === true) throw givenUp(signal, `the verify of ${text}`);
     if (!changed.signal.aborted) throw error;

@@ -89,6 +89,26 @@ describe('verify', () => {
     expect(await checksum(secondary)).toBe(await checksum(primary));
   });
 
+  it('of a split pair says what it did not judge, because it was written since; a repair is for the next resync', async () => {
+    await using setup = await openPairDevice();
+    const { device, primary, secondary } = setup;
+    await writeTo(primary, 0, VOLUME_BYTES, 1);
+    const pair = await duplexPair(setup);
+    expect(await pair.verify()).toMatchObject({ differingBytes: 0, dirtyBytes: 0 });
+    await pair.split();
+    await writeTo(primary, 0, MiB, 2);
+    await writeTo(secondary, 2 * MiB, 4 * KiB, 3);
+    const dirtyBytes = MiB + REGION_BYTES;
+    expect(await pair.verify()).toMatchObject({ differingBytes: 0, dirtyBytes });
+    await rot(device, secondary, 9 * MiB, Buffer.from('rot'));
+    const differing = { differingBytes: REGION_BYTES, repaired: false };
+    expect(await pair.verify()).toMatchObject({ ...differing, dirtyBytes });
+    expect(await pair.verify({ repair: true })).toMatchObject({ ...differing, dirtyBytes: dirtyBytes + REGION_BYTES });
+    await (await pair.resync()).wait('duplex');
+    expect(pair.status().copiedBytes).toBe(dirtyBytes + REGION_BYTES);
+    expect(await pair.verify()).toMatchObject({ differingBytes: 0, dirtyBytes: 0 });
+  });
+
   it('says how far it is, how fast, and how long it still takes, to programs and on the command line', async () => {
     await using temporary = await temporaryDirectory();
     const store = temporary.path('s');

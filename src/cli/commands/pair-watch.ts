@@ -18,13 +18,15 @@ const refOf = (primary: VolumeRef, secondary: VolumeRef | undefined): PairRef =>
 /** Differing ranges that are listed for people; `--json` has them all. */
 const RANGES_SHOWN = 20;
 
-const verifyText = (report: VerifyReport, name: string): string => {
-  const took = `${formatSize(report.checkedBytes)} compared in ${formatDuration(report.durationMs)}`;
+const verifyText = (report: VerifyReport, name: string, isRepair: boolean): string => {
+  const left = report.dirtyBytes === 0 || isRepair ? '' : `; ${formatSize(report.dirtyBytes)} are dirty and were not judged`;
+  const took = `${formatSize(report.checkedBytes)} compared in ${formatDuration(report.durationMs)}${left}`;
   if (report.differingBytes === 0) return `${name}: equal, ${took}`;
   const shown = report.differing.slice(0, RANGES_SHOWN).map(({ offset, length }) => `  at ${offset}, ${length} bytes`);
   const more = report.differing.length > RANGES_SHOWN ? [`  and ${report.differing.length - RANGES_SHOWN} more places`] : [];
-  const end = report.repaired ? ['marked dirty; the repair runs as a resync'] : ['nothing was changed; --repair makes them equal'];
-  return [`${name}: ${formatSize(report.differingBytes)} differ, ${took}`, ...shown, ...more, ...end].join('\n');
+  const marked = isRepair ? 'marked dirty; the next resync copies them' : 'nothing was changed; --repair makes them equal';
+  const end = report.repaired ? 'repaired: copied again from the primary' : marked;
+  return [`${name}: ${formatSize(report.differingBytes)} differ, ${took}`, ...shown, ...more, end].join('\n');
 };
 
 export const registerPairWatching = (pair: Command, context: CommandContext): void => {
@@ -61,7 +63,9 @@ export const registerPairWatching = (pair: Command, context: CommandContext): vo
       const ref = refOf(primary, secondary);
       const verifying = context.call('pair.verify', { ...ref, ...given({ repair }) }, { signal: context.io.interrupted });
       const report = await showingProgress(context, ref, new CopyProgress(context, 'verify'), verifying);
-      context.print(report, () => verifyText(report, secondary === undefined ? `pair of ${primary}` : `pair ${primary} -> ${secondary}`));
+      context.print(report, () =>
+        verifyText(report, secondary === undefined ? `pair of ${primary}` : `pair ${primary} -> ${secondary}`, repair === true),
+      );
       if (report.differingBytes > 0 && !report.repaired) context.exitStatus = 3;
     });
 };

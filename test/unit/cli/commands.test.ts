@@ -245,6 +245,7 @@ describe('pair', () => {
       checkedBytes: GiB,
       differingBytes: 4096,
       differing: [{ offset: 8192, length: 4096 }],
+      dirtyBytes: 65_536,
       durationMs: 1200,
       repaired: false,
     });
@@ -266,7 +267,10 @@ describe('pair', () => {
     const verified = await line('pair verify db');
     expect(verified.exit).toBe(3);
     expect(verified.out).toBe(
-      'pair of db: 4 KiB differ, 1 GiB compared in 0:02\n  at 8192, 4096 bytes\nnothing was changed; --repair makes them equal\n',
+      'pair of db: 4 KiB differ, 1 GiB compared in 0:02; 64 KiB are dirty and were not judged\n  at 8192, 4096 bytes\nnothing was changed; --repair makes them equal\n',
+    );
+    expect((await line('pair verify db --repair')).out).toBe(
+      'pair of db: 4 KiB differ, 1 GiB compared in 0:02\n  at 8192, 4096 bytes\nmarked dirty; the next resync copies them\n',
     );
   });
 
