@@ -92,17 +92,18 @@ export const chooseSecondary = (primary: VolumeRow, pool: Pool, wish: Wish): Cho
 export const nameSecondary = (primary: VolumeRow, named: VolumeRow, pool: Pool, wish: Wish): Choice => {
   const involvement = pool.involvementOf(named.number);
   const reason = unusableReason(primary, named, involvement);
-  if (reason !== null) throw unusable(named, reason, involvement !== undefined);
+  if (reason !== null) throw unusable(primary, named, reason, involvement !== undefined && named.number !== primary.number);
   const how = sizeRelation(primary, named);
   if (wish.fit === 'off' && how === 'smaller') {
     throw unusable(
+      primary,
       named,
       `it is smaller than ${primary.name} by ${formatSize(primary.capacityBytes - named.capacityBytes)}, and regions are not fitted`,
       false,
     );
   }
   if (wish.fit === 'off' && how === 'larger' && wish.condition === 'same') {
-    throw unusable(named, `it is larger than ${primary.name}, and the condition is "same"`, false);
+    throw unusable(primary, named, `it is larger than ${primary.name}, and the condition is "same"`, false);
   }
   return chosen(primary, named, pool, wish);
 };
@@ -113,16 +114,17 @@ const chosen = (primary: VolumeRow, volume: VolumeRow, pool: Pool, wish: Wish): 
   return { volume, how: sizeRelation(primary, volume), fitting };
 };
 
-const unusable = (named: VolumeRow, reason: string, isPaired: boolean): TwinvolError => {
+const unusable = (primary: VolumeRow, named: VolumeRow, reason: string, isPaired: boolean): TwinvolError => {
+  const another = `choose another one (twinvol pool candidates ${primary.name})`;
   const remedy = isPaired
-    ? 'choose another one (twinvol pool candidates PRIMARY), or release that pair first'
-    : named.attribute === 'normal'
+    ? `${another}, or release that pair first`
+    : named.attribute === 'normal' && named.number !== primary.number
       ? `put it into the pool with twinvol volume set ${named.name} --attribute secondary; its content will be overwritten`
-      : null;
+      : another;
   return new TwinvolError(
     isPaired ? 'VOLUME_PAIRED' : 'NOT_A_SECONDARY',
     `volume ${named.name} (${named.number}) cannot be the secondary: ${reason}; nothing was changed`,
-    { ...(remedy === null ? {} : { remedy }), details: { volume: named.number, reason } },
+    { remedy, details: { volume: named.number, reason } },
   );
 };
 

@@ -235,6 +235,7 @@ export class VolumeCommands {
         ? []
         : [`${row.name} is ${isProtected ? 'kept out of every automatic choice' : 'open to automatic choice'}`]),
     ];
+    if (steps.length === 0) steps.push(`nothing: ${row.name} is so already`);
     const intoPool = attribute === 'secondary' && row.attribute !== 'secondary';
     return planView('volume set', { steps, volumes: [row.name], hosts: intoPool ? this.#context.gate.hostsFor([row.number]) : [] });
   }

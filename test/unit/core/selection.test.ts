@@ -146,6 +146,19 @@ describe('embodiment 2: the report, and a named secondary', () => {
       [7, false, 'it is protected: it is not offered, but can be named'],
     ]);
   });
+  it('does not advise to put the primary itself into the pool', () => {
+    for (const paired of [
+      new Map<number, Involvement>(),
+      new Map<number, Involvement>([[1, { role: 'primary', partner: 'v9', state: 'split' }]]),
+    ]) {
+      try {
+        nameSecondary(primary, primary, pool(volumes, { paired }), any);
+        expect('no error').toBe('an error');
+      } catch (error) {
+        expect(error).toMatchObject({ code: 'NOT_A_SECONDARY', remedy: 'choose another one (twinvol pool candidates db)' });
+      }
+    }
+  });
   it('leaves larger ones out where the condition is same, unless they are fitted', () => {
     const numbers = (wish: Wish): number[] =>
       reportCandidates(primary, pool(volumes), { ...wish, explain: false }).map(({ number }) => number);
