@@ -60,7 +60,7 @@ const startAgent = async ({ cli, store, twinvol, say }: Stage, folder: string): 
   writeFileSync(tokenFile, token, { mode: 0o600 });
   say('$ twinvol agent --host web1 --token-file FILE --control unix:$STORE/agents.sock &');
   const place = ['--host', 'web1', '--token-file', tokenFile, '--control', `unix:${join(store, 'agents.sock')}`];
-  const agent = spawn(process.execPath, [cli, 'agent', ...place, '--scope', 'namespace'], { stdio: 'ignore' });
+  const agent = spawn(process.execPath, [cli, 'agent', ...place, '--scope', 'namespace'], { stdio: 'ignore', detached: true });
   await until(
     async () => (await twinvol('host list --json', { quiet: true })).stdout.includes('"isPrivileged": true'),
     'the agent is connected',
@@ -81,7 +81,7 @@ const mountCopy = async ({ twinvol, say, store }: Stage, folder: string): Promis
   };
   try {
     say(`$ nbdfuse fuse '${uri.replaceAll(store, '$STORE')}' &`);
-    const shown = spawn(findProgram('nbdfuse') ?? 'nbdfuse', [fuse, uri], { stdio: 'ignore' });
+    const shown = spawn(findProgram('nbdfuse') ?? 'nbdfuse', [fuse, uri], { stdio: 'ignore', detached: true });
     const gone = new Promise((resolve) => shown.once('exit', resolve));
     undo.push(async () => {
       spawnSync(findProgram('fusermount3') ?? 'fusermount3', ['-u', fuse]);

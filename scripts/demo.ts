@@ -26,11 +26,20 @@ const store = mkdtempSync(join(tmpdir(), 'twinvol-demo-'));
 const say = (text: string): void => console.log(text);
 const title = (text: string): void => say(`\n# ${text}`);
 
+/** Ctrl-C ends the step that runs; what was started and mounted is undone all the same (the signal may come twice). */
+let isInterrupted = false;
+for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+  process.on(signal, () => {
+    isInterrupted = true;
+  });
+}
+
 type Result = { readonly status: number; readonly stdout: string };
 
 /** Runs a command as a person would, and shows it with all that it says, in its order. */
 const twinvol = async (line: string, options: { readonly quiet?: boolean; readonly expect?: number } = {}): Promise<Result> => {
   const shown = line.replaceAll(store, '$STORE');
+  if (isInterrupted) throw new Error('interrupted');
   if (options.quiet !== true) say(`$ twinvol ${shown}`);
   const child = spawn(process.execPath, [cli, ...line.split(' ')], {
     env: { ...process.env, TWINVOL_STORE: store },
@@ -48,6 +57,7 @@ const twinvol = async (line: string, options: { readonly quiet?: boolean; readon
   const status = await new Promise<number>((resolve) => child.once('close', (code) => resolve(code ?? 1)));
   const text = both.replaceAll(store, '$STORE').trimEnd();
   if (options.quiet !== true && text !== '') say(text);
+  if (isInterrupted) throw new Error('interrupted');
   const expected = options.expect ?? 0;
   if (status !== expected) throw new Error(`twinvol ${shown} ended with ${status}, not ${expected}: ${text}`);
   if (options.quiet !== true && expected !== 0) say(`(exit status ${expected})`);
@@ -57,7 +67,8 @@ const twinvol = async (line: string, options: { readonly quiet?: boolean; readon
 /** Starts the engine; resolves when it says that it is ready. */
 const serve = async (): Promise<ChildProcess> => {
   say('$ twinvol serve --store $STORE');
-  const engine = spawn(process.execPath, [cli, 'serve', '--store', store], { stdio: ['ignore', 'pipe', 'inherit'] });
+  // Of a group of its own: Ctrl-C is for the demo, which ends it in order.
+  const engine = spawn(process.execPath, [cli, 'serve', '--store', store], { stdio: ['ignore', 'pipe', 'inherit'], detached: true });
   for await (const line of createInterface({ input: engine.stdout as NodeJS.ReadableStream })) {
     say(line.replaceAll(store, '$STORE'));
     if (line.startsWith('ready')) return engine;
