@@ -12,9 +12,11 @@
 // The X.509 library needs it, and wants its user to load it first.
 import 'reflect-metadata';
 import { createHash, randomBytes, webcrypto } from 'node:crypto';
+import { isIP } from 'node:net';
 import { join } from 'node:path';
 import * as x509 from '@peculiar/x509';
 import { systemCode, TwinvolError } from '../core/faults.ts';
+import { printable } from '../core/inquiry-text.ts';
 import { requireName } from '../core/names.ts';
 import { writeFileDurable } from '../platform/durable-file.ts';
 import { readPrivateFile } from '../platform/private-file.ts';
@@ -62,7 +64,17 @@ const validity = (nowMs: number, days: number): { readonly notBefore: Date; read
 };
 
 /** An IP address in contrast to a name. */
-const isAddress = (text: string): boolean => text.includes(':') || /^\d+(?:\.\d+){3}$/.test(text);
+const isAddress = (text: string): boolean => isIP(text) !== 0;
+/** RFC 1123, section 2.1; underscores are in use as well. A name whose last part is a number would be an address. */
+const DNS_NAME = /^(?=.{1,253}$)(?:[a-z\d_](?:[a-z\d_-]{0,61}[a-z\d_])?\.)*(?!\d+$)[a-z\d_](?:[a-z\d_-]{0,61}[a-z\d_])?$/i;
+
+/** @throws TwinvolError `USAGE` */
+const requireServerName = (text: string): void => {
+  if (isAddress(text) || DNS_NAME.test(text)) return;
+  throw new TwinvolError('USAGE', `"${printable(text)}" is neither a host name nor an IP address`, {
+    remedy: 'give names and addresses without ports and brackets, such as storage.example 192.0.2.10',
+  });
+};
 
 const commonName = (name: string): x509.JsonName => [{ CN: [name] }];
 
@@ -145,6 +157,7 @@ export class CertificateAuthority {
   issueServer(addresses: readonly string[], nowMs: number = Date.now()): Promise<Issued> {
     const first = addresses[0];
     if (first === undefined) throw new TwinvolError('USAGE', 'a certificate for the device needs a name or address of it');
+    for (const address of addresses) requireServerName(address);
     return this.#issue('server', first, serverAuth, addresses, nowMs);
   }
 

@@ -47,6 +47,10 @@ describe('the certificate authority of a device', () => {
     const authority = await CertificateAuthority.open(temporary.root, 'twinvol');
     expect(() => authority.issueHost('../etc')).toThrow(expect.objectContaining({ code: 'NAME_INVALID' }));
     expect(() => authority.issueServer([])).toThrow(expect.objectContaining({ code: 'USAGE' }));
+    for (const wrong of ['a b', 'storage:10810', '[::1]', 'a..b', '-a', '192.0.2.300', '', '*']) {
+      expect(() => authority.issueServer(['storage.example', wrong])).toThrow(expect.objectContaining({ code: 'USAGE' }));
+    }
+    for (const right of ['localhost', 'a-1.example', '2001:db8::1', '192.0.2.7']) await authority.issueServer([right]);
   });
 
   it('says so when its key is missing or is not the one of its certificate, and changes nothing', async () => {
