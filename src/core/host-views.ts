@@ -3,6 +3,7 @@
  * command line's `--json` share. Plain JSON values. Times in milliseconds since 1970, durations in milliseconds.
  */
 import type { Finding } from './inquiry.ts';
+import type { Destruction } from './inquiry-text.ts';
 import type { HostFact, NoAnswerReason } from './mount-facts.ts';
 import type { HostAccess } from './rows.ts';
 import type { ClientView } from './views.ts';
@@ -92,7 +93,9 @@ export type InquiryView = {
   readonly hosts: readonly string[];
   readonly answers: readonly AnswerView[];
   readonly findings: readonly Finding[];
-  /** A line for each finding. */
+  /** What a resync of its pair would destroy on it now; empty unless it is the secondary of a pair that can be resynced. */
+  readonly destroys: readonly Destruction[];
+  /** A line for each finding, and for what would be destroyed; none where nothing was found. */
   readonly warnings: readonly string[];
   readonly tookMs: number;
 };

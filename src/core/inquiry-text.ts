@@ -116,6 +116,10 @@ export const lossText = ({ volumeName, regions, bytes, firstAtMs, lastAtMs, sinc
 export const destructionText = (destruction: Destruction): string =>
   destruction.bytes === 0 ? lossText(destruction) : `going on destroys ${lossText(destruction)}`;
 
+/** The same where nobody has said that anything is to be done. */
+export const previewText = (destruction: Destruction): string =>
+  destruction.bytes === 0 ? lossText(destruction) : `a resync of its pair would destroy ${lossText(destruction)}`;
+
 /**
  * All lines of a warning: a line for each finding, then what would be destroyed. Without colour and without the word
  * "WARNING", which the interface puts before each; none where nothing was found.

@@ -1,8 +1,11 @@
 /** Asking without deciding: an inquiry about one volume, the mount table, and the audit record. Changes nothing. */
 import type { AuditRecord } from '../core/audit.ts';
 import type { InquiryView, MountView } from '../core/host-views.ts';
+import type { Destruction } from '../core/inquiry-text.ts';
+import type { VolumeRow } from '../core/rows.ts';
 import type { AuditInput, VolumeRef } from './api.ts';
 import type { DeviceContext } from './context.ts';
+import { destructionOf } from './pair-destruction.ts';
 import { mountViews } from './mount-views.ts';
 
 /** Records that one call gives at most; the next call goes on from the last of them. */
@@ -17,7 +20,16 @@ export class InquiryCommands {
 
   /** The volume is not held: what comes back may be old a moment later, and no command relies on it. */
   ask(volume: VolumeRef): Promise<InquiryView> {
-    return this.#context.gate.look(this.#context.store.tables.volume(volume));
+    const { gate, store } = this.#context;
+    const row = store.tables.volume(volume);
+    return gate.look(row, () => this.#lostByResync(row));
+  }
+
+  #lostByResync(volume: VolumeRow): readonly Destruction[] {
+    const { pairs, plane } = this.#context;
+    const pair = pairs.ofSecondary(volume.number);
+    if (pair === undefined || (pair.state !== 'split' && pair.state !== 'suspended')) return [];
+    return [destructionOf(volume, 'secondary', pair, 'resync', plane)];
   }
 
   mounts(volume: VolumeRef | undefined): readonly MountView[] {

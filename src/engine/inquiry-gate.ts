@@ -42,8 +42,8 @@ export interface InquiryGate {
    * or `STORE_IO` when the decision could not be recorded
    */
   check(request: InquiryRequest): Promise<Permit>;
-  /** Asks now, and decides nothing. */
-  look(volume: VolumeRow): Promise<InquiryView>;
+  /** Asks now, and decides nothing. `destroys`: what would be lost on the volume, as far as there is something that would destroy it. */
+  look(volume: VolumeRow, destroys: () => readonly Destruction[]): Promise<InquiryView>;
   /** Names of the hosts that would be asked, for a plan. */
   hostsFor(volumes: readonly number[]): readonly string[];
 }

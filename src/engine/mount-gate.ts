@@ -17,7 +17,8 @@ import { TwinvolError } from '../core/faults.ts';
 import { hostsReaching } from '../core/host-access.ts';
 import type { AnswerView, InquiryView } from '../core/host-views.ts';
 import type { Asked } from '../core/inquiry-round.ts';
-import { factText, printable } from '../core/inquiry-text.ts';
+import { factText, previewText, printable } from '../core/inquiry-text.ts';
+import type { Destruction } from '../core/inquiry-text.ts';
 import { verdictOf } from '../core/inquiry.ts';
 import type { Finding, LiveConnection, Verdict } from '../core/inquiry.ts';
 import type { HostAnswer, InquiryTarget } from '../core/mount-facts.ts';
@@ -115,7 +116,7 @@ export class MountGate implements InquiryGate {
     return { findings: decision.findings, ended: (error) => audit.ended(inquiry, error) };
   }
 
-  async look(volume: VolumeRow): Promise<InquiryView> {
+  async look(volume: VolumeRow, destroysNow: () => readonly Destruction[]): Promise<InquiryView> {
     const { number, name } = volume;
     const startedMs = performance.now();
     const command = `inquiry ${name}`;
@@ -123,7 +124,9 @@ export class MountGate implements InquiryGate {
     const tookMs = Math.round(performance.now() - startedMs);
     await this.#options.audit.looked({ inquiry, command, destroys: [], by: null }, verdict.findings);
     const { findings, clear } = verdict;
-    return { inquiry, volume: { number, name }, clear, hosts, answers, findings, warnings: findings.map(({ text }) => text), tookMs };
+    const destroys = destroysNow();
+    const warnings = clear ? [] : [...findings.map(({ text }) => text), ...destroys.map(previewText)];
+    return { inquiry, volume: { number, name }, clear, hosts, answers, findings, destroys, warnings, tookMs };
   }
 
   hostsFor(volumes: readonly number[]): readonly string[] {

@@ -408,6 +408,12 @@ it('an inquiry without a command says what is used now, and changes nothing', as
   });
   expect((await lastInquiry(device)).records.at(-1)).toMatchObject({ kind: 'decision', decision: 'looked' });
   agent.behaviour = [NOT_MOUNTED];
+  await splitPair(setup);
+  agent.behaviour = [mountedAt('/srv')];
+  const [finding, preview] = (await device.engine.inquiry(copy)).warnings;
+  expect(finding).toContain('/srv');
+  expect(preview).toMatch(/^a resync of its pair would destroy what was written on copy\d+ since the split: 64 KiB in 1 region, first at /);
+  agent.behaviour = [NOT_MOUNTED];
   expect(await device.engine.inquiry(secondary.number)).toMatchObject({ clear: true, findings: [] });
 });
 

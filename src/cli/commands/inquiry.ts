@@ -14,9 +14,9 @@ import type { Column } from '../text-table.ts';
 import { textTable } from '../text-table.ts';
 
 const inquiryText = (inquiry: InquiryView, context: CommandContext): string => {
-  const { volume, hosts, findings, clear, tookMs } = inquiry;
+  const { volume, hosts, findings, warnings, clear, tookMs } = inquiry;
   const asked = hosts.length === 0 ? 'no hosts to ask' : `asked ${hosts.join(', ')}`;
-  const lines = findings.map(({ text }) => `${context.paint('yellow', 'WARNING:')} ${printable(text)}`);
+  const lines = warnings.map((text) => `${context.paint('yellow', 'WARNING:')} ${printable(text)}`);
   const verdict = clear
     ? `nobody uses ${volume.name}`
     : `${findings.length} ${findings.length === 1 ? 'finding' : 'findings'} on ${volume.name}`;

@@ -55,6 +55,7 @@ const inquiryView = (findings: readonly Finding[]): InquiryView => ({
   hosts: ['web1', 'web2'],
   answers: [],
   findings,
+  destroys: [],
   warnings: findings.map(({ text }) => text),
   tookMs: 12,
 });
