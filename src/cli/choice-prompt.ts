@@ -26,18 +26,24 @@ export const chooseFrom = async <Item>(
     });
     stderr.write(lines.map((line) => `\u001b[2K${line}\n`).join(''));
   };
-  const erase = (): void => stderr.write(`\u001b[${height}A`);
-  stderr.write(`${title} (arrow keys, Enter; Escape gives up)\n`);
+  const back = (lines: number): void => stderr.write(`\u001b[${lines}A`);
+  stderr.write(`${`${title} (arrow keys, Enter; Escape gives up)`.slice(0, Math.max(10, stderr.columns - 1))}\n`);
   draw();
+  const vanish = (): void => {
+    back(height + 1);
+    stderr.write('\u001b[J');
+  };
   for await (const key of context.io.keys()) {
     if (key === 'cancel') break;
-    if (key === 'enter') {
-      const item = items[chosen];
-      if (item !== undefined) return item;
+    const item = items[chosen];
+    if (key === 'enter' && item !== undefined) {
+      vanish();
+      return item;
     }
     chosen = Math.min(items.length - 1, Math.max(0, chosen + (key === 'down' ? 1 : key === 'up' ? -1 : 0)));
-    erase();
+    back(height);
     draw();
   }
+  vanish();
   throw new TwinvolError('NOT_CONFIRMED', 'nothing was chosen');
 };

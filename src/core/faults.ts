@@ -108,6 +108,12 @@ export const FAULTS = {
     'The volume cannot be the secondary of this pair.',
     'twinvol pool candidates PRIMARY --explain says which can',
   ),
+  NOT_IN_POOL: fault(
+    EXIT.refused,
+    EINVAL,
+    'The volume is a normal one, whose data is its own; this is done to volumes of the pool.',
+    'put it into the pool first: twinvol volume set NAME --attribute secondary',
+  ),
   NOT_A_PRIMARY: fault(
     EXIT.refused,
     EINVAL,

@@ -63,6 +63,7 @@ export class PoolCommands {
   async restoreSize(input: Planned & { readonly volume: VolumeRef; readonly consent?: Consent }): Promise<VolumeView | PlanView> {
     return onVolume(this.#context, input.volume, 'pool restore-size', async (row) => {
       requireUnpaired(this.#context, row, 'pool restore-size');
+      requireInPool(row);
       const fitting = this.#formerFitting(row);
       if (input.plan !== true) await this.#waitForRegions(fitting);
       this.#requireRegions(row, fitting, input.plan === true);
@@ -121,6 +122,15 @@ export class PoolCommands {
     return scrubId;
   }
 }
+
+/** A volume that a release made normal keeps all of its data, with the capacity that it has by then. */
+const requireInPool = (row: VolumeRow): void => {
+  if (row.attribute === 'secondary') return;
+  throw new TwinvolError('NOT_IN_POOL', `pool restore-size refused: ${row.name} is a normal volume; nothing was changed`, {
+    remedy: `its data would be cut off or lost: put it into the pool first, with twinvol volume set ${row.name} --attribute secondary`,
+    details: { volume: row.number },
+  });
+};
 
 /** What was written behind the former capacity goes with its regions. */
 const lostBy = (row: VolumeRow, { capacityBytes, surplusRegions }: Fitting): readonly Destruction[] =>

@@ -51,6 +51,12 @@ it('a larger volume gives its surplus to the unassigned-region table, cleared, a
   expect(await isZero(big, 10 * MiB, 20 * MiB)).toBe(true);
   expect((await readFrom(big, 0, MiB)).equals(blockOf(0, 4 * MiB, 1).subarray(0, MiB))).toBe(true);
   expect((await failure(device.engine.poolRestoreSize({ volume: 'big' }))).code).toBe('NEVER_FITTED');
+  // Made a volume of its own, it keeps its data, and with it its capacity.
+  await (await device.volume('db').pair(big, { fit: 'regions' })).wait('duplex');
+  await device.engine.pairRelease({ primary: 'db', then: 'normal' });
+  for (const plan of [true, false])
+    expect((await failure(device.engine.poolRestoreSize({ volume: 'big', plan }))).code).toBe('NOT_IN_POOL');
+  expect(big.info()).toMatchObject({ capacityBytes: 10 * MiB, formerCapacityBytes: 30 * MiB, attribute: 'normal' });
 });
 
 it('a smaller volume gets the missing regions, can be split and written to its new end, and resynced', async () => {
