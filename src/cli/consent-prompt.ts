@@ -32,10 +32,15 @@ const destructionsOf = (error: TwinvolError): readonly Destruction[] => {
   return recordsIn(error.details['destroys']).filter(isOne) as unknown as readonly Destruction[];
 };
 
+/** Where nothing would be lost that a host wrote: what is there is in use all the same. */
+const overwriting = (question: string, { volumeName }: Destruction): string =>
+  question.replace(/\?$/, `, overwriting ${printable(volumeName)}?`);
+
 /** `resync db -> db-copy anyway?` with what that destroys: `resync db -> db-copy anyway, destroying 2 MiB on db-copy?` */
 const withConsequence = (question: string, error: TwinvolError): string => {
   const lost = destructionsOf(error).filter(({ bytes }) => bytes > 0);
-  if (lost.length === 0) return question;
+  const [only, ...others] = destructionsOf(error);
+  if (lost.length === 0) return only === undefined || others.length > 0 ? question : overwriting(question, only);
   const amount = formatSize(lost.reduce((sum, { bytes }) => sum + bytes, 0));
   const bound = lost.some(({ isAtMost }) => isAtMost === true) ? 'up to ' : '';
   return question.replace(/\?$/, `, destroying ${bound}${amount} on ${lost.map(({ volumeName }) => printable(volumeName)).join(', ')}?`);

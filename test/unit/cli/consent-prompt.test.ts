@@ -59,6 +59,17 @@ describe('consent', () => {
     expect(consents).toEqual([ASKING]);
   });
 
+  it('is asked for by what is overwritten, where no host has written anything', async () => {
+    const { line } = await device({
+      pairResync: async () => {
+        throw new TwinvolError('MOUNTED', 'in use', {
+          details: { token: 't', findings: [{ key: 'mounted:web1', text: 'x' }], destroys: [{ ...DESTROYS, regions: 0, bytes: 0 }] },
+        });
+      },
+    });
+    expect((await line('pair resync db', { answers: ['n'] })).asked).toEqual(['resync the pair of db anyway, overwriting db-copy? [y/N] ']);
+  });
+
   it('is asked for anew when the facts have changed', async () => {
     const { line, consents } = await guarded(['web1 has it mounted', 'web1 and web2 have it mounted']);
     const { exit, err, asked } = await line('pair resync db', { answers: ['y', 'y'] });
