@@ -8,6 +8,7 @@ import { basename, dirname, join, resolve } from 'node:path';
 import { findProgram } from '../src/platform/program.ts';
 import { connections } from './side-by-side/connections.ts';
 import { copying } from './side-by-side/copying.ts';
+import { INTENT_VOLUME_BYTES, intentLog } from './side-by-side/intent-log.ts';
 import { latencies } from './side-by-side/latency.ts';
 import { machine } from './side-by-side/machine.ts';
 import { endAll, runProgram } from './side-by-side/owned-process.ts';
@@ -45,6 +46,8 @@ const PARTS: Readonly<Record<PartId, Part>> = {
     bytes: ({ volumeBytes }) => volumeBytes * 13,
   },
   split: { run: (settings, place) => splitPrimary(settings, place, say), bytes: ({ volumeBytes }) => volumeBytes * 4 },
+  // Two legs of two engines, the file that fills them, and the copied build.
+  intents: { run: (settings, place) => intentLog(settings, place, say), bytes: () => INTENT_VOLUME_BYTES * 5.2 },
   copy: { run: (settings, place) => copying(settings, place, say), bytes: ({ copyBytes }) => copyBytes * 3.2 },
   resync: { run: (settings, place) => resyncCurve(settings, place, say), bytes: ({ copyBytes }) => copyBytes * 4.2 },
   latency: { run: (settings, place) => latencies(settings, place, say), bytes: ({ copyBytes }) => copyBytes * 2.2 },

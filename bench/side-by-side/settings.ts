@@ -8,7 +8,7 @@ import { ENGINE_MAIN } from './engine-process.ts';
 import type { Cpus } from './owned-process.ts';
 import type { QsdAio } from './peers.ts';
 
-export const PART_IDS = ['throughput', 'split', 'copy', 'resync', 'latency', 'pause', 'scale', 'connections', 'slow'] as const;
+export const PART_IDS = ['throughput', 'split', 'intents', 'copy', 'resync', 'latency', 'pause', 'scale', 'connections', 'slow'] as const;
 export type PartId = (typeof PART_IDS)[number];
 
 export type Settings = {
