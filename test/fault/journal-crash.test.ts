@@ -7,8 +7,8 @@
  * acknowledged one. A store whose `start` has returned never calls itself cleanly shut down, until it is closed so.
  *
  * Run it: npx vitest run test/fault/journal-crash.test.ts
- * Every moment of the tests that else take one in EVERY, and more or other random choices (a minute):
- * TWINVOL_CRASH_EVERY=1 TWINVOL_CRASH_SAMPLES=500 TWINVOL_CRASH_SEED=7 npx vitest run test/fault/journal-crash.test.ts --testTimeout 1e6
+ * Every moment of the tests that else take one in EVERY, and more or other random choices (some minutes):
+ * npm run harness:journal -- --seed 7 --samples 500
  */
 import { describe, expect, test } from 'vitest';
 import { TwinvolError } from '../../src/core/faults.ts';

@@ -21,7 +21,10 @@ const SUPERBLOCK: Superblock = {
 };
 const FRESH: DiskImage = new Map([['/store/superblock', superblockFileBytes(SUPERBLOCK)]]);
 const CHANGES = 3;
-const options = { random: randomFrom(1), samples: 10 };
+const options = {
+  random: randomFrom(Number(process.env.TWINVOL_CRASH_SEED ?? 1)),
+  samples: Number(process.env.TWINVOL_CRASH_SAMPLES ?? 10),
+};
 
 /** Opens as the store does, then changes the generation a few times; marks what came of each. */
 const live = async (image: DiskImage, plan: FaultPlan = () => null): Promise<RecordedFiles> => {

@@ -14,6 +14,11 @@ import { Random } from './random.ts';
 import { roundLine } from './round-line.ts';
 
 const options = harnessOptions({ kills: 200, seed: Date.now() % 1_000_000, durability: 'power', verbose: false });
+if (options.durability !== 'power' && options.durability !== 'process') {
+  console.error(`--durability takes power or process, not ${options.durability}`);
+  process.exit(64);
+}
+const { durability } = options;
 
 requireBuild();
 const directory = await mkdtemp(join(tmpdir(), 'tv-kill-'));
@@ -25,7 +30,7 @@ try {
     random: new Random(options.seed),
     crashes: options.kills,
     promised: 'acknowledged',
-    durability: options.durability === 'process' ? 'process' : 'power',
+    durability,
     restMs: 2,
     crash: (engine) => engine.kill(),
     say: (text) => options.verbose && console.log(text),
