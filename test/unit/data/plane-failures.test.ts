@@ -33,7 +33,7 @@ describe('a secondary that fails', () => {
     await using client = await bench.connect(1);
     await client.write(0, Buffer.alloc(4 * MiB, 1));
     await bench.duplex();
-    bench.plane.faultsSet(2, [faultRule({ count: 1 })]);
+    await bench.plane.faultsSet(2, [faultRule({ count: 1 })]);
     await later(30);
     await client.write(MiB, Buffer.alloc(512, 2));
     await client.write(2 * MiB, Buffer.alloc(512, 3));
@@ -52,7 +52,7 @@ describe('a secondary that fails', () => {
     await using bench = await PlaneBench.open({ regions: 2 });
     await using client = await bench.connect(1);
     await bench.duplex({ fenceData: true });
-    bench.plane.faultsSet(2, [faultRule({ count: 1, errno: 'ENOSPC' })]);
+    await bench.plane.faultsSet(2, [faultRule({ count: 1, errno: 'ENOSPC' })]);
     await later(30);
     expect(await codeOf(client.write(0, Buffer.alloc(512, 2)))).toBe('NBD_ENOSPC');
     expect(await codeOf(client.write(MiB, Buffer.alloc(512, 2)))).toBe('NBD_EIO');
@@ -67,7 +67,7 @@ describe('a secondary that fails', () => {
     await using client = await bench.connect(1);
     await bench.duplex();
     await client.write(5 * MiB, Buffer.alloc(512, 2));
-    bench.plane.faultsSet(2, [faultRule({ error: 'flush', count: 1 })]);
+    await bench.plane.faultsSet(2, [faultRule({ error: 'flush', count: 1 })]);
     await later(30);
     expect(await codeOf(client.flush())).toBe('done');
     await bench.until('legFailed');
@@ -81,7 +81,7 @@ describe('a primary that fails', () => {
     await using bench = await PlaneBench.open({ regions: 8 });
     await using client = await bench.connect(1);
     await bench.duplex();
-    bench.plane.faultsSet(1, [faultRule({ volume: 1, count: 1 }), faultRule({ id: 2, volume: 1, error: 'flush', count: 1 })]);
+    await bench.plane.faultsSet(1, [faultRule({ volume: 1, count: 1 }), faultRule({ id: 2, volume: 1, error: 'flush', count: 1 })]);
     await later(30);
     expect(await codeOf(client.write(MiB, Buffer.alloc(512, 2)))).toBe('NBD_EIO');
     await bench.until('legFailed');
@@ -97,7 +97,7 @@ describe('a primary that fails', () => {
     await using bench = await PlaneBench.open({ regions: 4 });
     await using client = await bench.connect(1);
     await client.write(0, Buffer.alloc(4 * MiB, 1));
-    bench.plane.faultsSet(1, [faultRule({ volume: 1, error: 'read', offset: 2 * MiB, length: 512, count: 1 })]);
+    await bench.plane.faultsSet(1, [faultRule({ volume: 1, error: 'read', offset: 2 * MiB, length: 512, count: 1 })]);
     await bench.pair();
     await bench.until('copyFailed');
     expect(bench.events('copyFailed')).toMatchObject([{ pair: 1, leg: 'source', code: 'EIO' }]);
@@ -119,7 +119,7 @@ describe('faults that are set during a copy', () => {
     })();
     await bench.pair({ pace: 2 });
     await until('it copies', () => bench.plane.pairProgress(1).copiedBytes > 0);
-    bench.plane.faultsSet(2, [faultRule({ offset: 8 * MiB })]);
+    await bench.plane.faultsSet(2, [faultRule({ offset: 8 * MiB })]);
     await bench.until('copyFailed');
     expect(bench.events('copyFailed')).toMatchObject([{ leg: 'target', code: 'EIO' }]);
     isOver = true;
@@ -214,11 +214,11 @@ describe('a lane that dies', () => {
     await using bench = await PlaneBench.open({ regions: 4, lanes: 2 });
     await bench.duplex();
     const clients = await Promise.all([0, 1].map(() => bench.connect(1)));
-    bench.plane.faultsSet(2, [fatal(2)]);
+    await bench.plane.faultsSet(2, [fatal(2)]);
     await later(30);
     expect(await codeOf((clients[0] as NonNullable<(typeof clients)[0]>).write(MiB, Buffer.alloc(4096, 7)))).toBe('NBD_DISCONNECTED');
     await bench.until('workerLost');
-    bench.plane.faultsSet(2, []);
+    await bench.plane.faultsSet(2, []);
     await bench.until('legFailed');
     expect(bench.events('legFailed')).toMatchObject([{ pair: 1, leg: 'primary' }]);
     expect([bench.content(1)[MiB], bench.content(2)[MiB]]).toEqual([7, 0]);
@@ -239,11 +239,11 @@ describe('a zero worker that dies', () => {
     await using client = await bench.connect(1);
     await client.write(0, Buffer.alloc(4 * MiB, 7));
     await bench.duplex();
-    bench.plane.faultsSet(2, [fatal(2)]);
+    await bench.plane.faultsSet(2, [fatal(2)]);
     await later(30);
     expect(await codeOf(client.writeZeroes(0, 2 * MiB, { noHole: true }))).toBe('NBD_EIO');
     await bench.until('workerLost');
-    bench.plane.faultsSet(2, []);
+    await bench.plane.faultsSet(2, []);
     expect(bench.plane.pairProgress(1).dirtyBytes.primary).toBe(2 * MiB);
     await client.writeZeroes(0, 4 * MiB, { noHole: true });
     expect(bench.content(1).every((byte) => byte === 0)).toBe(true);
@@ -259,11 +259,11 @@ describe('a copy whose worker dies', () => {
     await using bench = await PlaneBench.open({ regions: 4 });
     await using client = await bench.connect(1);
     await client.write(0, Buffer.alloc(4 * MiB, 7));
-    bench.plane.faultsSet(2, [fatal(2)]);
+    await bench.plane.faultsSet(2, [fatal(2)]);
     await bench.pair();
     await bench.until('copyFailed');
     expect(bench.plane.pairProgress(1).dirtyBytes.primary).toBe(4 * MiB);
-    bench.plane.faultsSet(2, []);
+    await bench.plane.faultsSet(2, []);
     // The range lock of its last step is free: a write there goes through.
     await client.write(0, Buffer.alloc(512, 8));
     bench.copy(1);
