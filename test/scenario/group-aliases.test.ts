@@ -127,7 +127,7 @@ it('the family works as its page says, with its exit statuses', async () => {
   ]);
   expect(await text('pairdisplay -d web -l')).toMatch(/web +3 +P-VOL +PSUS +DATA.*\n.*web-copy +4 +S-VOL +SSUS/);
 
-  expect(await text('pairsplit -g nightly -rw -l')).toContain('1 pairs split at one point in time');
+  expect(await text('pairsplit -g nightly -rw -l')).toContain('1 pair split at one point in time');
   expect(await exit('pairsplit -d db')).toBe(10);
   expect(await exit('pairvolchk -g nightly')).toBe(2);
   {

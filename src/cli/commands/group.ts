@@ -26,6 +26,8 @@ const COLUMNS: readonly Column<GroupLine>[] = [
   { heading: 'MEMBERS', text: ({ members }) => members.map(pairName).join(', ') },
 ];
 
+const pairCount = (count: number): string => (count === 1 ? '1 pair' : `${count} pairs`);
+
 type SplitOptions = SplitTiming & Waiting & { readonly plan?: boolean };
 
 export const splitGroup = async (context: CommandContext, name: string, options: SplitOptions): Promise<void> => {
@@ -40,7 +42,7 @@ export const splitGroup = async (context: CommandContext, name: string, options:
   context.print(result, () =>
     isPlan(result)
       ? planText(result, context.paint)
-      : `group ${name}: ${result.length} pairs ${splitWord(moment, 'split at one point in time')}`,
+      : `group ${name}: ${pairCount(result.length)} ${splitWord(moment, 'split at one point in time')}`,
   );
 };
 
@@ -48,7 +50,7 @@ const answer = (context: CommandContext, result: GroupRow | PlanView | null, don
   context.print(result, () => (isPlan(result) ? planText(result, context.paint) : done(result)));
 };
 
-const countText = (group: GroupRow | null): string => (group === null ? '' : `group ${group.name} has ${group.pairs.length} pairs`);
+const countText = (group: GroupRow | null): string => (group === null ? '' : `group ${group.name} has ${pairCount(group.pairs.length)}`);
 
 const showGroups = async (context: CommandContext, name: string | undefined): Promise<void> => {
   const [groups, pairs] = await Promise.all([context.call('group.list', {}), context.call('pair.status', {})]);
@@ -119,6 +121,10 @@ const registerResync = (group: Command, context: CommandContext): void => {
       const result = await withConsent(context, given({ override, reason }), words, (consent) =>
         context.call('group.resync', { name, ...rest, ...consent }),
       );
-      context.print(result, () => (isPlan(result) ? planText(result, context.paint) : `group ${name}: ${result.length} pairs resync`));
+      context.print(result, () =>
+        isPlan(result)
+          ? planText(result, context.paint)
+          : `group ${name}: ${pairCount(result.length)} ${result.length === 1 ? 'resyncs' : 'resync'}`,
+      );
     });
 };

@@ -258,7 +258,7 @@ describe('pair', () => {
       groupSplit: groupSplit.method,
     });
     expect((await line('pair split db')).out).toBe('pair db -> db-copy split\n');
-    expect((await line('pair split --group nightly')).out).toBe('group nightly: 1 pairs split at one point in time\n');
+    expect((await line('pair split --group nightly')).out).toBe('group nightly: 1 pair split at one point in time\n');
     expect(await line('pair split')).toMatchObject({ exit: 64 });
     expect(await line('pair split db --group x')).toMatchObject({ exit: 64 });
     expect((await line('pair release db --then normal')).out).toBe('pair db -> db-copy released\n');
