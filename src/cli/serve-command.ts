@@ -97,12 +97,13 @@ const startLine = ({ store, lanes, native, version }: StatusView): string => {
   return `twinvol ${version}: store ${store.directory} (${store.uuid}), ${lanes.count} lanes (${lanes.handover}), ${ways}\n`;
 };
 
-/** What the start made of an end that was not in order; nothing after one that was. */
+/** What the start has to copy again, and why; nothing where nothing was wrong. */
 const recoveryLine = ({ durability: { wasCleanShutdown, lastRecoveryBytes } }: StatusView): string => {
-  if (wasCleanShutdown) return '';
+  if (wasCleanShutdown && lastRecoveryBytes === 0) return '';
+  const why = wasCleanShutdown ? 'a bitmap or file of intents was damaged' : 'the last run did not end in order';
   const what =
     lastRecoveryBytes === 0 ? 'nothing has to be copied again' : `${formatSize(lastRecoveryBytes)} may differ and are copied again`;
-  return `recovered: the last run did not end in order; ${what}\n`;
+  return `recovered: ${why}; ${what}\n`;
 };
 
 const serveStore = async (context: CommandContext, options: ServeCommandOptions): Promise<void> => {
