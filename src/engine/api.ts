@@ -8,6 +8,7 @@
 import type { AuditRecord } from '../core/audit.ts';
 import type { CertificateView, HostView, InquiryView, MountView } from '../core/host-views.ts';
 import type { Declaration } from '../core/declaration.ts';
+import type { FaultCode } from '../core/faults.ts';
 import type { DeviceSettings, FenceLevel, GroupRow, HostAccess, VolumeAttribute } from '../core/rows.ts';
 import type { ApplyView, CandidateView, ClientView, EventView, PairView, PlanView, StatusView, VolumeView } from '../core/views.ts';
 import type { PairState } from '../core/rows.ts';
@@ -106,6 +107,12 @@ export type GrantInput = Planned & { readonly volume: VolumeRef; readonly host: 
 /** `since`: records after that number; `limit`: at most so many, the oldest first. */
 export type AuditInput = { readonly since?: number; readonly limit?: number };
 
+export type Released = {
+  readonly released: PairView;
+  /** Why the secondary did not get its former capacity back, where the setting says that it does; absent: nothing to tell. */
+  readonly sizeKept?: { readonly code: FaultCode; readonly message: string };
+};
+
 export interface Engine {
   status(): StatusView;
   settings(): DeviceSettings;
@@ -136,7 +143,7 @@ export interface Engine {
   pairSplit(input: Planned & PairRef & Scheduled): Promise<PairView | PlanView>;
   pairResync(input: PairCommandInput): Promise<PairView | PlanView>;
   pairRestore(input: PairCommandInput): Promise<PairView | PlanView>;
-  pairRelease(input: PairReleaseInput): Promise<{ readonly released: PairView } | PlanView>;
+  pairRelease(input: PairReleaseInput): Promise<Released | PlanView>;
   pairSet(input: Planned & PairRef & { readonly pace?: number; readonly fence?: FenceLevel }): Promise<PairView | PlanView>;
   pairVerify(input: VerifyInput, signal?: AbortSignal): Promise<VerifyReport>;
 

@@ -26,6 +26,7 @@ import type {
   PairCommandInput,
   PairCreateInput,
   PairReleaseInput,
+  Released,
   PairWaitInput,
   VerifyInput,
   VerifyReport,
@@ -162,7 +163,7 @@ export class DeviceEngine implements Engine {
   pairRestore(input: PairCommandInput): Promise<PairView | PlanView> {
     return this.#do(() => this.#pairs.restore(input));
   }
-  pairRelease(input: PairReleaseInput): Promise<{ readonly released: PairView } | PlanView> {
+  pairRelease(input: PairReleaseInput): Promise<Released | PlanView> {
     return this.#do(() => this.#pairs.release(input));
   }
   pairSet(input: Input<'pairSet'>): Promise<PairView | PlanView> {

@@ -3,12 +3,14 @@
  * `pair-verify.ts`.) Each looks the pair up, lets the machine decide, and has the shell carry it out.
  */
 import { TwinvolError } from '../core/faults.ts';
+import { fittingFor } from '../core/fitting.ts';
+import type { Fitting } from '../core/fitting.ts';
 import { decide, refusalError } from '../core/pair-machine.ts';
 import type { Moved, PairEvent } from '../core/pair-machine.ts';
 import type { PairRow, VolumeAttribute } from '../core/rows.ts';
 import { formatSize } from '../core/units.ts';
 import type { PairView, PlanView } from '../core/views.ts';
-import type { PairCommandInput, PairRef, PairReleaseInput, Planned, VolumeRef } from './api.ts';
+import type { PairCommandInput, PairRef, PairReleaseInput, Planned, Released, VolumeRef } from './api.ts';
 import type { Engine } from './api.ts';
 import type { DeviceContext } from './context.ts';
 import { destructionOf } from './pair-destruction.ts';
@@ -16,6 +18,7 @@ import { onPair, requireNoRestore, requirePace } from './pair-lookup.ts';
 import type { PairShell } from './pair-shell.ts';
 import { planView } from './plan.ts';
 import type { PoolCommands } from './pool-commands.ts';
+import { fittingText, plannedMoves } from './volume-support.ts';
 
 type SetInput = Parameters<Engine['pairSet']>[0];
 
@@ -77,7 +80,7 @@ export class PairCommands {
     });
   }
 
-  async release(input: PairReleaseInput): Promise<{ readonly released: PairView } | PlanView> {
+  async release(input: PairReleaseInput): Promise<Released | PlanView> {
     const { store, views } = this.#context;
     const attribute = input.then ?? store.tables.settings.attributeAfterRelease;
     const released = await onPair(this.#context, input, 'release', async (row, text) => {
@@ -92,8 +95,7 @@ export class PairCommands {
       });
       return { released: view };
     });
-    if ('released' in released) await this.#afterRelease(released.released, attribute, input);
-    return released;
+    return 'released' in released ? this.#afterRelease(released.released, attribute, input) : released;
   }
 
   async set(input: SetInput): Promise<PairView | PlanView> {
@@ -147,19 +149,27 @@ export class PairCommands {
   }
 
   /** What comes after a release without belonging to it: a refusal of it is told, and the release stands. */
-  async #afterRelease(released: PairView, attribute: VolumeAttribute, input: PairReleaseInput): Promise<void> {
-    const { store, events, log } = this.#context;
+  async #afterRelease(released: PairView, attribute: VolumeAttribute, input: PairReleaseInput): Promise<Released> {
+    const { events, log } = this.#context;
     const { number, name } = released.secondary;
-    const row = store.tables.findVolume(number);
-    if (row === undefined || attribute === 'normal') return;
-    if (!store.tables.settings.restoreSizeOnRelease || row.formerCapacityBytes === undefined) return;
+    if (this.#formerFitting(number, attribute) === null) return { released };
     try {
       await this.#pool.restoreSize({ volume: number, ...(input.consent === undefined ? {} : { consent: input.consent }) });
+      return { released };
     } catch (error) {
       log.warn({ err: error, volume: number }, 'the former capacity could not be restored after the release');
-      const { code, message } = error instanceof TwinvolError ? error : { code: 'INTERNAL', message: String(error) };
+      const { code, message } = error instanceof TwinvolError ? error : { code: 'INTERNAL' as const, message: String(error) };
       events.append('warning', 'volume', number, { text: `${name} keeps its fitted capacity: ${message}`, code });
+      return { released, sizeKept: { code, message } };
     }
+  }
+
+  /** What giving a released secondary its former capacity back takes; null where the setting does not say so, or there is none. */
+  #formerFitting(number: number, attribute: VolumeAttribute): Fitting | null {
+    const { tables, regionBytes } = this.#context.store;
+    const row = tables.findVolume(number);
+    if (row?.formerCapacityBytes === undefined || attribute === 'normal' || !tables.settings.restoreSizeOnRelease) return null;
+    return fittingFor(row, row.formerCapacityBytes, regionBytes);
   }
 
   #decide(row: PairRow, event: PairEvent): Moved {
@@ -219,6 +229,15 @@ export class PairCommands {
         ? `${secondary} goes back to the pool, where it may be chosen and overwritten`
         : `${secondary} becomes a normal volume and keeps its data`,
     ];
-    return planView('pair release', { steps, volumes: [primary, secondary] });
+    const fitting = this.#formerFitting(row.secondary, attribute);
+    if (fitting === null) return planView('pair release', { steps, volumes: [primary, secondary] });
+    const { tables } = this.#context.store;
+    const volume = tables.volume(row.secondary);
+    return planView('pair release', {
+      steps: [...steps, `${fittingText(volume, fitting)}: its former capacity is given back`],
+      volumes: [primary, secondary],
+      regions: fitting.surplusRegions + fitting.missingRegions,
+      moves: plannedMoves(tables, volume, fitting),
+    });
   }
 }

@@ -184,7 +184,10 @@ describe('giving a capacity back', () => {
     await pool.line('pair release web');
     expect(pool.device.volume('large').info()).toMatchObject({ capacityBytes: 4 * MiB, formerCapacityBytes: 20 * MiB });
     // All that was given away goes to somebody else.
-    while (engine.status().store.regions.scrubbing > 0) await new Promise((resolve) => setTimeout(resolve, 2));
+    const cleared = async (): Promise<void> => {
+      while (engine.status().store.regions.scrubbing > 0) await new Promise((resolve) => setTimeout(resolve, 2));
+    };
+    await cleared();
     await pool.line(`volume create other --size ${engine.status().store.regions.unassigned}M`);
     for (const plan of [true, false]) {
       const refused = await failure(engine.poolRestoreSize({ volume: 'large', plan }));
@@ -207,6 +210,21 @@ describe('giving a capacity back', () => {
       formerCapacityBytes: null,
       attribute: 'secondary',
     });
+    // Where it cannot be, the release stands, and it is said.
+    await pool.line('pair create web large --fit regions');
+    expect(await engine.pairRelease({ primary: 'web', plan: true })).toMatchObject({
+      steps: expect.arrayContaining([expect.stringContaining('large gets 16 regions')]),
+      moves: [{ from: null, to: 'large', regions: 16 }],
+    });
+    await cleared();
+    await pool.line(`volume create other --size ${engine.status().store.regions.unassigned}M`);
+    expect(await pool.line('pair release web')).toMatchObject({
+      exit: 0,
+      out: 'pair web -> large released\n',
+      err: expect.stringMatching(/^large keeps its fitted capacity: .*16 of them are missing.*\[REGIONS_MISSING\]/),
+    });
+    await pool.line('volume delete other --yes');
+    expect(await pool.line('pool restore-size large')).toMatchObject({ exit: 0 });
     // A volume that was made larger by fitting loses what is behind its former end.
     await pool.line('settings set restoreSizeOnRelease=off');
     await pool.line('pair create db small');

@@ -236,6 +236,8 @@ const registerRelease = (pair: Command, context: CommandContext): void => {
       const result = await withConsent(context, given({ override, reason }), words, (consent) =>
         context.call('pair.release', { ...ref, ...rest, ...consent }),
       );
+      if ('released' in result && result.sizeKept !== undefined)
+        context.note(`${result.released.secondary.name} keeps its fitted capacity: ${result.sizeKept.message} [${result.sizeKept.code}]`);
       context.print(result, () => ('released' in result ? `pair ${pairName(result.released)} released` : planText(result, context.paint)));
     });
 };

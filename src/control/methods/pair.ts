@@ -76,7 +76,7 @@ export const pairMethods = {
       consent,
       plan: planned,
     }),
-    result: '`{ released: PairView }`, or `PlanView` with `plan`',
+    result: '`{ released: PairView, sizeKept?: { code, message } }` (why a former capacity was not given back), or `PlanView` with `plan`',
     changes: true,
     destroysData: true,
     handler: (engine, params) => engine.pairRelease(params),
