@@ -147,12 +147,12 @@ describe('embodiment 2: the report, and a named secondary', () => {
     ]);
   });
   it('does not advise to put the primary itself into the pool', () => {
-    for (const paired of [
+    for (const involved of [
       new Map<number, Involvement>(),
       new Map<number, Involvement>([[1, { role: 'primary', partner: 'v9', state: 'split' }]]),
     ]) {
       try {
-        nameSecondary(primary, primary, pool(volumes, { paired }), any);
+        nameSecondary(primary, primary, pool(volumes, { paired: involved }), any);
         expect('no error').toBe('an error');
       } catch (error) {
         expect(error).toMatchObject({ code: 'NOT_A_SECONDARY', remedy: 'choose another one (twinvol pool candidates db)' });
