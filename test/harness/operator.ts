@@ -20,6 +20,10 @@ const OTHER_VOLUMES_MAX = 3;
 
 type CopyCommand = 'pair.create' | 'pair.resync' | 'pair.restore' | 'pair.release';
 
+/** What a refusal found, and what overrides it. */
+type Found = { readonly findings: ReadonlyArray<{ readonly key: string }> };
+type Consent = { readonly overrides: readonly string[]; readonly reason: string };
+
 export class Operator {
   readonly #world: World;
   readonly #random: Random;
@@ -170,15 +174,17 @@ export class Operator {
     await this.#answered(pair, () => this.#consenting((consent) => engine.call(method, { ...pair.ref, ...more, ...consent })));
   }
 
-  async #consenting(call: (consent: { readonly consent?: { readonly token: string } }) => Promise<unknown>): Promise<void> {
-    let token: string | undefined;
+  /** By overrides, not by the token of what was shown: hosts go on writing, so what would be lost is more at each look. */
+  async #consenting(call: (consent: { readonly consent?: Consent }) => Promise<unknown>): Promise<void> {
+    let overrides: readonly string[] = [];
     for (let attempt = 1; ; attempt += 1) {
       try {
-        await call(token === undefined ? {} : { consent: { token } });
+        await call(overrides.length === 0 ? {} : { consent: { overrides, reason: 'a crash trial' } });
         return;
       } catch (error) {
-        token = error instanceof TwinvolError ? (error.details as { readonly token?: string }).token : undefined;
-        if (token === undefined || attempt >= CONSENTS_MAX) throw error;
+        const { findings } = (error instanceof TwinvolError ? error.details : {}) as Partial<Found>;
+        if (findings === undefined || attempt >= CONSENTS_MAX) throw error;
+        overrides = findings.map(({ key }) => key);
       }
     }
   }
