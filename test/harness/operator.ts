@@ -194,7 +194,8 @@ export class Operator {
       await work();
       pair.isDone();
     } catch (error) {
-      if (!isKilled(error)) pair.isRefused();
+      // An error of a medium that is gone says nothing: the record may have been the last that reached it.
+      if (!isKilled(error) && !this.#world.isMediumGone) pair.isRefused();
       throw error;
     }
   }

@@ -37,7 +37,8 @@ export class World {
   readonly violations: string[] = [];
   /** Told of each intent extent that a write was issued to. */
   onTouched: (volume: string, extent: number) => void = () => {};
-  #isMediumGone = false;
+  /** Whatever fails now is right to fail, and an error does not say that nothing happened. */
+  isMediumGone = false;
   underWay: VolumeUnderWay | null = null;
   readonly #volumes: VolumeModel[] = [];
   readonly #options: WorldOptions;
@@ -94,7 +95,7 @@ export class World {
       random: this.#options.random.fork(`writers ${this.#writerRuns}`),
       connections,
       restMs: this.#options.restMs,
-      mayFail: () => this.#isMediumGone,
+      mayFail: () => this.isMediumGone,
       onTouched: (extent) => this.onTouched(volume.name, extent),
       onViolation: (text) => this.violation(text),
     });
@@ -102,7 +103,7 @@ export class World {
 
   /** Hosts begin to write wherever they may. */
   writeEverywhere(engine: EngineProcess): void {
-    this.#isMediumGone = false;
+    this.isMediumGone = false;
     for (const primary of this.primaries) this.write(engine, primary, primary.name === 'db' ? 3 : 2);
     for (const pair of this.pairs) if (pair.state === 'split') this.write(engine, pair.secondary, 1);
     for (const other of this.others.values()) this.write(engine, other, 1);
@@ -120,7 +121,7 @@ export class World {
 
   /** Whatever fails from now on is right to fail, and whatever is answered promises nothing. */
   mediumGoes(): void {
-    this.#isMediumGone = true;
+    this.isMediumGone = true;
     for (const { history } of this.volumes) if (history !== null) history.promisesNothing = true;
   }
 
