@@ -10,6 +10,7 @@ import fs from 'node:fs';
 import net from 'node:net';
 import tls from 'node:tls';
 import { systemCode } from '../core/faults.ts';
+import type { BusyPoll } from './busy-poll.ts';
 import { type PeerCertificate, peerCertificate } from '../platform/mutual-tls.ts';
 
 export type SocketEvents = {
@@ -20,6 +21,21 @@ export type SocketEvents = {
   /** The blocked write has left. */
   readonly drained: () => void;
   readonly ended: (reason: string) => void;
+  readonly poll: BusyPoll;
+};
+
+/** Reads what is there at once; the number of bytes, 0 at the end, or -1 when there is nothing or an error. */
+const readNow = (fd: number, buffer: Buffer): number => {
+  const limit = Error.stackTraceLimit;
+  Error.stackTraceLimit = 0;
+  try {
+    return fs.readSync(fd, buffer, 0, buffer.length, null);
+  } catch {
+    // Whatever it is, the event loop's own read meets it again.
+    return -1;
+  } finally {
+    Error.stackTraceLimit = limit;
+  }
 };
 
 /** Writes what the socket takes at once; the number of bytes, or -1 when the other end is gone. */
@@ -66,14 +82,34 @@ export class LaneSocket {
           return buffer;
         },
         callback: (bytes: number) => {
-          events.received(buffer, 0, bytes);
-          return current === null || !current.#isPaused;
+          if (current === null) {
+            events.received(buffer, 0, bytes);
+            return true;
+          }
+          current.#turn(buffer, bytes);
+          return !current.#isPaused;
         },
       },
     } as net.SocketConstructorOpts);
     current = new LaneSocket(socket, fd, events);
     socket.resume();
     return current;
+  }
+
+  /** A turn of the event loop: what libuv has read, and what follows at once as long as busy polling allows. */
+  #turn(first: Buffer, length: number): void {
+    const { poll, received, nextBuffer } = this.#events;
+    poll.begin(this);
+    received(first, 0, length);
+    for (let isOn = poll.hit(); isOn && !this.#isPaused && !this.#hasEnded && this.#fd >= 0; ) {
+      const buffer = nextBuffer();
+      const bytes = readNow(this.#fd, buffer);
+      // The end, and every error, are the event loop's.
+      if (bytes === 0) break;
+      if (bytes > 0) received(buffer, 0, bytes);
+      isOn = bytes > 0 ? poll.hit() : poll.miss();
+    }
+    poll.end();
   }
 
   /** A socket that this thread accepted. */
@@ -123,10 +159,16 @@ export class LaneSocket {
   #take(buffer: Buffer, start: number, end: number): number {
     if (this.#hasEnded) return end;
     if (this.#fd < 0 || this.isBlocked) return start;
-    const done = writeNow(this.#fd, buffer, start, end - start);
-    if (done >= 0) return start + done;
-    this.destroy('write-failed');
-    return end;
+    const { poll } = this.#events;
+    for (let at = start; ; ) {
+      const done = writeNow(this.#fd, buffer, at, end - at);
+      if (done < 0) {
+        this.destroy('write-failed');
+        return end;
+      }
+      at += done;
+      if (at === end || !(done > 0 ? poll.hit() : poll.miss())) return at;
+    }
   }
 
   #writeStream(bytes: Buffer): void {
@@ -140,7 +182,10 @@ export class LaneSocket {
     // An error is followed by the event that ends the connection; until then its descriptor is not to be touched.
     if (!this.isBlocked || this.#hasEnded || (error !== undefined && error !== null) || this.#socket.writableLength > 0) return;
     this.isBlocked = false;
-    this.#events.drained();
+    const { poll, drained } = this.#events;
+    poll.begin(this);
+    drained();
+    poll.end();
   };
 
   pause(): void {
