@@ -33,7 +33,7 @@ export type CopyResult =
   | { readonly end: 'done' | 'stopped' }
   | { readonly end: 'failed'; readonly leg: 'source' | 'target'; readonly code: string };
 
-const BUFFER_BYTES: number = 1 * MiB;
+const BUFFER_BYTES: number = MiB / 4;
 /** A hole that is worth closing the gate for. */
 const HOLE_BYTES_MIN: number = 8 * LOCK_GRANULE_BYTES;
 const PERSIST_MS = 2000;
