@@ -12,6 +12,7 @@ import { NbdRequest, parseRequest, type ReplyMode, type RequestRules, requestHea
 import type { Lane, LaneVolume } from './lane.ts';
 import type { ConnectionReport } from './lane-messages.ts';
 import type { LaneSocket } from './lane-socket.ts';
+import { turnUsMax } from './medium-watch.ts';
 import type { ExportGrant } from './plane-api.ts';
 import type { StreamedRead } from './streamed-read.ts';
 import { type StreamedWrite, WRITE_PIECE_BYTES } from './streamed-write.ts';
@@ -197,6 +198,7 @@ export class Connection {
     this.#isProcessing = true;
     let position = at;
     let work = 0;
+    const beganMs = performance.now();
     while (this.stopped === '' && !this.isLeaving && position < end) {
       const used = this.writing === null ? this.#one(buffer, position, end) : this.#piece(this.writing, buffer, position, end);
       if (used === 0) break;
@@ -208,9 +210,15 @@ export class Connection {
       }
     }
     this.#isProcessing = false;
+    if ((performance.now() - beganMs) * 1000 > turnUsMax(work)) this.#suspectMedium();
     lane.finish(this);
     if (position < end && !this.isLeaving) this.#keep(buffer, position, end);
     this.#throttle();
+  }
+
+  #suspectMedium(): void {
+    this.session?.volume.reads.suspect();
+    this.session?.volume.writes.suspect();
   }
 
   /** One request at `position`: the bytes it took, or 0 when it is not there in full or has to wait. */

@@ -5,7 +5,7 @@
  * What takes long is answered later: a flush and a FUA write when the sync has ended, a long range of zeros when the
  * zero worker has done it, a request on a volume that was told to be slow when its time has come.
  */
-import { nbdErrnoOf } from '../core/faults.ts';
+import { type NbdErrno, nbdErrnoOf } from '../core/faults.ts';
 import {
   NBD_CMD_BLOCK_STATUS,
   NBD_CMD_CACHE,
@@ -79,15 +79,13 @@ export class Executor {
       case NBD_CMD_TRIM:
       case NBD_CMD_WRITE_ZEROES:
         return this.#zero(connection, session, request);
-      case NBD_CMD_CACHE:
-        truthLeg(volume).read(
-          outbox.buffer,
-          outbox.at,
-          request.offset,
-          Math.min(request.length, CACHE_BYTES_MAX, outbox.buffer.length - outbox.at),
-        );
+      case NBD_CMD_CACHE: {
+        // Advice, which is not worth that the lane waits for a medium.
+        const bytes = Math.min(request.length, CACHE_BYTES_MAX, outbox.buffer.length - outbox.at);
+        if (!volume.reads.isSlow) truthLeg(volume).read(outbox.buffer, outbox.at, request.offset, bytes);
         this.#reply(session, request, '');
         return true;
+      }
       default:
         if (!outbox.reserve(connection, STATUS_BYTES_MAX)) return false;
         outbox.at = replyBlockStatus(this.#lane, session, request, outbox.buffer, outbox.at);
@@ -99,10 +97,15 @@ export class Executor {
     const { outbox } = this.#lane;
     const { length } = request;
     if (length > READ_INLINE_BYTES_MAX) return this.#readStreamed(connection, session, request);
+    const { reads } = session.volume;
+    if (reads.isSlow) return this.#readAside(connection, session, request);
     if (!outbox.reserve(connection, readHeaderBytes(session.mode) + length)) return false;
     const at = writeReadHeader(outbox.buffer, outbox.at, session.mode, request);
     const leg = truthLeg(session.volume);
-    if (leg.read(outbox.buffer, at, request.offset, length)) {
+    const began = reads.isTimed ? performance.now() : 0;
+    const isRead = leg.read(outbox.buffer, at, request.offset, length);
+    if (began !== 0) reads.called((performance.now() - began) * 1000, length);
+    if (isRead) {
       outbox.at = at + length;
       connection.readBytes += length;
       // The client takes this one while the next is read; and what a full socket leaves behind stays short.
@@ -110,6 +113,23 @@ export class Executor {
       return true;
     }
     this.#reply(session, request, leg.failure);
+    return true;
+  }
+
+  /** The medium keeps its callers waiting: the slow worker reads, and the lane's other clients go on. */
+  #readAside(connection: Connection, session: Session, request: NbdRequest): boolean {
+    const kept = connection.keepRequest(request);
+    const { length } = kept;
+    connection.defer(false, length);
+    this.#lane.aside(session.volume, kept.offset, length, { kind: 'read' }, ({ code, tookUs, data }) => {
+      session.volume.reads.calledAside(tookUs, length);
+      if (code !== '') return this.#replyLate(connection, session, kept, code, false, length);
+      const reply = Buffer.allocUnsafe(readHeaderBytes(session.mode) + length);
+      reply.set(data, writeReadHeader(reply, 0, session.mode, kept));
+      connection.readBytes += length;
+      this.#lane.outbox.sendLate(connection, reply, reply.length);
+      connection.undefer(false, length);
+    });
     return true;
   }
 
@@ -128,7 +148,11 @@ export class Executor {
       connection.stop('held');
       return false;
     }
+    const { writes } = volume;
+    if (writes.isSlow) return this.#writeAside(connection, session, request, buffer, payloadAt);
+    const began = writes.isTimed ? performance.now() : 0;
     const code = this.#lane.path.write(volume, buffer, payloadAt, request.offset, request.length);
+    if (began !== 0) writes.called((performance.now() - began) * 1000, request.length);
     if (code === '') {
       connection.writtenBytes += request.length;
       if ((request.flags & NBD_CMD_FLAG_FUA) !== 0) {
@@ -138,6 +162,26 @@ export class Executor {
     }
     this.#reply(session, request, code);
     return true;
+  }
+
+  #writeAside(connection: Connection, session: Session, request: NbdRequest, buffer: Buffer, payloadAt: number): boolean {
+    const kept = connection.keepRequest(request);
+    const { length } = kept;
+    const payload = new Uint8Array(buffer.subarray(payloadAt, payloadAt + length));
+    connection.defer(true, length);
+    this.#lane.aside(session.volume, kept.offset, length, { kind: 'write', payload }, ({ code, tookUs }) => {
+      session.volume.writes.calledAside(tookUs, length);
+      this.#writtenAside(connection, session, kept, code, length);
+    });
+    return true;
+  }
+
+  /** A write of the slow worker has ended: flushes where it has to, and answers. */
+  #writtenAside(connection: Connection, session: Session, request: NbdRequest, code: string, heldBytes: number): void {
+    if (code === '') connection.writtenBytes += request.length;
+    const answer = (late: string): void => this.#replyLate(connection, session, request, late, true, heldBytes);
+    if (code === '' && (request.flags & NBD_CMD_FLAG_FUA) !== 0) this.#lane.flushes.flush(session.volume, answer);
+    else answer(code);
   }
 
   /** A WRITE whose payload is long: `writePiece` carries it out. */
@@ -159,12 +203,33 @@ export class Executor {
         connection.stop('held');
         return false;
       }
+      if (volume.writes.isSlow) return this.#pieceAside(connection, session, writing, buffer, at, bytes);
+      const began = performance.now();
       writing.failure = this.#lane.path.write(volume, buffer, at, request.offset + writing.doneBytes, bytes);
+      volume.writes.called((performance.now() - began) * 1000, bytes);
     }
     writing.doneBytes += bytes;
-    if (writing.leftBytes > 0) return true;
+    // Behind pieces that the slow worker still has, the last of them answers.
+    if (writing.leftBytes > 0 || writing.pieces > 0) return true;
     if (writing.refused !== 0) outbox.at = writeError(outbox.buffer, outbox.at, session.mode, request, writing.refused);
     else this.#written(connection, session, request, writing.failure);
+    return true;
+  }
+
+  #pieceAside(connection: Connection, session: Session, writing: StreamedWrite, buffer: Buffer, at: number, bytes: number): boolean {
+    const payload = new Uint8Array(buffer.subarray(at, at + bytes));
+    const offset = writing.request.offset + writing.doneBytes;
+    writing.doneBytes += bytes;
+    writing.pieces += 1;
+    connection.defer(true, bytes);
+    this.#lane.aside(session.volume, offset, bytes, { kind: 'write', payload }, ({ code, tookUs }) => {
+      session.volume.writes.calledAside(tookUs, bytes);
+      writing.pieces -= 1;
+      if (writing.failure === '') writing.failure = code;
+      if (writing.leftBytes > 0 || writing.pieces > 0) return connection.undefer(true, bytes);
+      if (writing.refused === 0) return this.#writtenAside(connection, session, writing.request, writing.failure, bytes);
+      this.#refuseLate(connection, session, writing.request, writing.refused, bytes);
+    });
     return true;
   }
 
@@ -188,7 +253,7 @@ export class Executor {
       return false;
     }
     const isAllocating = request.type === NBD_CMD_WRITE_ZEROES && (request.flags & NBD_CMD_FLAG_NO_HOLE) !== 0;
-    const isLong = request.length > ZERO_INLINE_BYTES_MAX;
+    const isLong = request.length > ZERO_INLINE_BYTES_MAX || volume.writes.isSlow;
     // Where looking for holes means reading, a long range is left to the zero worker.
     const isHole = !isAllocating && (this.#lane.findsHolesFast || !isLong) && truthLeg(volume).isHole(request.offset, request.length);
     const isFast = isHole || (isLong && !isAllocating && this.#lane.canPunch);
@@ -212,7 +277,7 @@ export class Executor {
     const answer = (code: string): void => this.#replyLate(connection, session, kept, code, true);
     const zeroFrom = (offset: number): void => {
       const length = Math.min(end - offset, ZERO_JOB_BYTES_MAX);
-      this.#lane.zeroLater({ volume: session.volume.leg.number, offset, length, punch }, (code) => {
+      this.#lane.aside(session.volume, offset, length, { kind: 'zero', punch }, ({ code }) => {
         // A client that is gone needs no more of it: a request without an answer may be done in part.
         if (code === '' && offset + length < end && !connection.isGone) zeroFrom(offset + length);
         else if (code === '' && (kept.flags & NBD_CMD_FLAG_FUA) !== 0) this.#lane.flushes.flush(session.volume, answer);
@@ -277,6 +342,12 @@ export class Executor {
   #replyErrno(session: Session, request: NbdRequest, errno: number, message: string): void {
     const { outbox } = this.#lane;
     outbox.at = writeError(outbox.buffer, outbox.at, session.mode, request, errno, message);
+  }
+
+  #refuseLate(connection: Connection, session: Session, request: NbdRequest, errno: NbdErrno, heldBytes: number): void {
+    this.#lane.outbox.sendLate(connection, this.#scratch, writeError(this.#scratch, 0, session.mode, request, errno));
+    connection.undefer(true, heldBytes);
+    this.#lane.checkHolds();
   }
 
   #replyLate(connection: Connection, session: Session, request: NbdRequest, code: string, isWrite: boolean, heldBytes = 0): void {

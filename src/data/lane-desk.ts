@@ -1,15 +1,17 @@
 /**
- * What lanes ask the main thread, and its answers: which export a name is, what there is to list, long ranges of zeros;
+ * What lanes ask the main thread, and its answers: which export a name is, what there is to list, what a worker beside
+ * them should do;
  * and the holds, behind which new connections to a volume wait for their answer.
  */
 import { TwinvolError } from '../core/faults.ts';
+import { AsideDesk } from './aside-desk.ts';
 import type { Clients } from './clients.ts';
-import type { FromLane } from './lane-messages.ts';
+import type { AsideDone, FromLane } from './lane-messages.ts';
 import type { ExportPolicy, PlaneEvents } from './plane-api.ts';
 import type { Roster } from './roster.ts';
-import type { AnyLink, LaneLink, WorkerSet } from './worker-set.ts';
+import { SLOT_SLOW_WORKER, SLOT_ZERO_WORKER } from './shared-memory.ts';
+import type { AnyLink, AsideSlot, LaneLink, WorkerSet } from './worker-set.ts';
 import type { LegFailure } from './write-path.ts';
-import { ZeroDesk } from './zero-desk.ts';
 
 export type LaneDeskOptions = {
   readonly workers: WorkerSet;
@@ -25,7 +27,7 @@ export class LaneDesk {
   readonly #options: LaneDeskOptions;
   /** Held volume -> those who wait for its end. */
   readonly #held = new Map<number, Array<() => void>>();
-  readonly #zeros = new ZeroDesk();
+  readonly #aside: Readonly<Record<AsideSlot, AsideDesk>> = { [SLOT_ZERO_WORKER]: new AsideDesk(), [SLOT_SLOW_WORKER]: new AsideDesk() };
   #isDraining = false;
 
   constructor(options: LaneDeskOptions) {
@@ -79,20 +81,24 @@ export class LaneDesk {
         return onClosed({ id: message.id, volume: message.volume, peer: message.peer, reason: message.reason });
       case 'leg-failed':
         return onLegFailed(message.failure);
-      case 'zero': {
-        const zero = workers.zeroWorker();
-        this.#tellAll(zero, message.job.volume);
-        return zero.send({ type: 'zero', job: this.#zeros.take(workers.lanes[lane] as LaneLink, message.job) });
+      case 'aside': {
+        const { job } = message;
+        const slot = job.kind === 'zero' ? SLOT_ZERO_WORKER : SLOT_SLOW_WORKER;
+        const link = workers.asideWorker(slot);
+        this.#tellAll(link, job.volume);
+        const taken = this.#aside[slot].take(workers.lanes[lane] as LaneLink, job);
+        return link.send({ type: 'job', job: taken }, job.kind === 'write' ? [job.payload.buffer as ArrayBuffer] : []);
       }
     }
   }
 
-  zeroed(job: number, code: string): void {
-    this.#zeros.answer(job, code);
+  /** A worker beside the lanes has done a job. */
+  done(slot: AsideSlot, done: AsideDone): void {
+    this.#aside[slot].answer(done);
   }
 
-  zeroWorkerLost(): void {
-    this.#zeros.failAll('EIO');
+  asideWorkerLost(slot: AsideSlot): void {
+    this.#aside[slot].failAll('EIO');
   }
 
   /** `link` is the lane that asked; one that died since gets no answer, its successor numbers its questions anew. */

@@ -61,17 +61,25 @@ export type ToLane =
   /** Writes to the volume wait from here on; answered when none is under way. */
   | { readonly type: 'hold'; readonly id: number; readonly volume: number }
   | { readonly type: 'unhold'; readonly volume: number }
-  | { readonly type: 'zeroed'; readonly job: number; readonly code: string }
+  | { readonly type: 'aside'; readonly done: AsideDone }
   | { readonly type: 'report'; readonly id: number }
   | { readonly type: 'barrier'; readonly id: number }
   | { readonly type: 'stop' };
 
-export type ZeroJob = {
+/** What a worker beside the lanes is asked to do (data/aside-worker.ts). */
+export type AsideJob = { readonly job: number; readonly volume: number; readonly offset: number; readonly length: number } & AsideKind;
+export type AsideKind =
+  | { readonly kind: 'zero'; readonly punch: boolean }
+  | { readonly kind: 'read' }
+  /** The payload's memory changes hands. */
+  | { readonly kind: 'write'; readonly payload: Uint8Array };
+export type AsideDone = {
   readonly job: number;
-  readonly volume: number;
-  readonly offset: number;
-  readonly length: number;
-  readonly punch: boolean;
+  /** The system's code of what failed, or empty. */
+  readonly code: string;
+  readonly tookUs: number;
+  /** What was read; its memory changes hands. */
+  readonly data: Uint8Array;
 };
 
 export type FromLane =
@@ -81,5 +89,5 @@ export type FromLane =
   | { readonly type: 'opened'; readonly id: number; readonly volume: number; readonly peer: string }
   | { readonly type: 'closed'; readonly id: number; readonly volume: number | null; readonly peer: string; readonly reason: string }
   | { readonly type: 'leg-failed'; readonly failure: LegFailure }
-  | { readonly type: 'zero'; readonly job: ZeroJob }
+  | { readonly type: 'aside'; readonly job: AsideJob }
   | { readonly type: 'answer'; readonly id: number; readonly value: unknown; readonly error?: string };

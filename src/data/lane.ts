@@ -15,7 +15,8 @@ import type { Connection } from './connection.ts';
 import { ConnectionTable } from './connection-table.ts';
 import { Executor } from './executor.ts';
 import { FlushGroup } from './flush-group.ts';
-import type { FromLane, LaneStart, ToLane, ZeroJob } from './lane-messages.ts';
+import type { AsideDone, AsideKind, FromLane, LaneStart, ToLane } from './lane-messages.ts';
+import { MediumWatch } from './medium-watch.ts';
 import { Outbox } from './outbox.ts';
 import { DEVICE } from './shared-memory.ts';
 import { WorkerVolumes, type PictureMessage } from './worker-volumes.ts';
@@ -33,6 +34,8 @@ export type LaneVolume = WorkerVolume & {
   isHeld: boolean;
   /** A rule may make requests to it, or to a secondary of it, wait. */
   mayDelay: boolean;
+  readonly reads: MediumWatch;
+  readonly writes: MediumWatch;
 };
 
 export class Lane {
@@ -58,8 +61,8 @@ export class Lane {
   readonly #device: Int32Array;
   readonly #requestsWord: number;
   readonly #port: MessagePort;
-  readonly #zeroJobs = new Map<number, (code: string) => void>();
-  #zeroJob = 0;
+  readonly #jobs = new Map<number, (done: AsideDone) => void>();
+  #job = 0;
   #holds: Array<{ readonly id: number; readonly volume: number }> = [];
   #onStop: () => void = () => {};
 
@@ -117,11 +120,12 @@ export class Lane {
     this.outbox.finish(connection);
   }
 
-  /** Has a long range made zero on the zero worker's thread. */
-  zeroLater(job: Omit<ZeroJob, 'job'>, done: (code: string) => void): void {
-    this.#zeroJob += 1;
-    this.#zeroJobs.set(this.#zeroJob, done);
-    this.send({ type: 'zero', job: { ...job, job: this.#zeroJob } });
+  /** Has something done on a thread beside the lanes. */
+  aside(volume: LaneVolume, offset: number, length: number, kind: AsideKind, done: (done: AsideDone) => void): void {
+    this.#job += 1;
+    this.#jobs.set(this.#job, done);
+    const job = { job: this.#job, volume: volume.leg.number, offset, length, ...kind };
+    this.#port.postMessage({ type: 'aside', job } satisfies FromLane, kind.kind === 'write' ? [kind.payload.buffer as ArrayBuffer] : []);
   }
 
   /** The connection has had its share; it goes on when the others had theirs. */
@@ -176,10 +180,10 @@ export class Lane {
         return this.#hold(message.id, message.volume);
       case 'unhold':
         return this.#unhold(message.volume);
-      case 'zeroed': {
-        const done = this.#zeroJobs.get(message.job);
-        this.#zeroJobs.delete(message.job);
-        return done?.(message.code);
+      case 'aside': {
+        const done = this.#jobs.get(message.done.job);
+        this.#jobs.delete(message.done.job);
+        return done?.(message.done);
       }
       case 'report':
         return this.#answer(message.id, this.connections.report());
@@ -232,4 +236,6 @@ const makeLaneVolume = (base: WorkerVolume): LaneVolume => ({
   ...base,
   isHeld: false,
   mayDelay: false,
+  reads: new MediumWatch(),
+  writes: new MediumWatch(),
 });

@@ -33,7 +33,7 @@ import { switchPairs } from './pair-switch.ts';
 import { Media } from './media.ts';
 import { PairState, type PlaneStore, VolumeState } from './plane-state.ts';
 import { Roster } from './roster.ts';
-import { deviceBlock, LANE_COUNT_MAX, PAIR, SLOT_MAIN, SLOT_ZERO_WORKER } from './shared-memory.ts';
+import { deviceBlock, LANE_COUNT_MAX, PAIR, SLOT_MAIN, SLOT_SLOW_WORKER, SLOT_ZERO_WORKER } from './shared-memory.ts';
 import { WorkerSet } from './worker-set.ts';
 import { WriteGate } from './write-gate.ts';
 
@@ -89,9 +89,9 @@ class Plane extends EventEmitter<PlaneEvents> implements DataPlane {
       deadlines: { ...CLIENT_DEADLINES, ...options.deadlines },
       events: {
         fromLane: (lane, message) => this.#desk.message(lane, message),
-        fromZeroWorker: (message) => {
+        fromAsideWorker: (slot, message) => {
           if (message.type === 'leg-failed') this.#legFailed(message.failure);
-          else this.#desk.zeroed(message.job, message.code);
+          else this.#desk.done(slot, message.done);
         },
         lost: (slot, name, error) => this.#lost(slot, name, error),
         threadFailed: (error) =>
@@ -364,7 +364,7 @@ class Plane extends EventEmitter<PlaneEvents> implements DataPlane {
       for (const pair of unequal)
         this.emit('legFailed', { pair: pair.spec.id, leg: 'primary', code: 'EIO', message: `${name} died in a write` });
       for (const client of this.#clients.laneLost(slot - 1)) this.emit('clientClosed', { ...client, reason: `${name} died` });
-      if (slot === SLOT_ZERO_WORKER) this.#desk.zeroWorkerLost();
+      if (slot === SLOT_ZERO_WORKER || slot === SLOT_SLOW_WORKER) this.#desk.asideWorkerLost(slot);
       this.emit('workerLost', { worker: name, message });
       // A lane that comes back knows no volume: it hears of each with the first client that asks for it.
       setImmediate(() => void this.#retell(slot - 1));

@@ -29,12 +29,13 @@ export const DEVICE = {
   SLOT_LAST_GRANULE: 4,
 } as const;
 
-/** Worker slots: the main thread has number 0, lanes follow, then the zero worker, copy and verify workers. */
+/** Worker slots: the main thread has number 0, lanes follow, then the zero worker, the slow worker, copy and verify workers. */
 export const SLOT_COUNT = 64;
 export const SLOT_MAIN = 0;
 export const LANE_COUNT_MAX = 32;
 export const SLOT_ZERO_WORKER = 33;
-export const SLOT_COPY_FIRST = 34;
+export const SLOT_SLOW_WORKER = 34;
+export const SLOT_COPY_FIRST = 35;
 
 export const LOCK_FIRST: number = DEVICE.SLOT_FIRST + SLOT_COUNT * DEVICE.SLOT_WORDS;
 /** A power of two: locks are found by a hash. */

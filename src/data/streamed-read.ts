@@ -35,6 +35,8 @@ export class StreamedRead {
   #buffer: Buffer | null = null;
   /** When the piece under way was read. */
   #sinceMs = 0;
+  /** The slow worker reads the next piece. */
+  #isAside = false;
 
   constructor(lane: Lane, connection: Connection, volume: LaneVolume, request: NbdRequest, mode: ReplyMode) {
     this.#lane = lane;
@@ -51,11 +53,14 @@ export class StreamedRead {
   pump(): void {
     const connection = this.#connection;
     while (this.#next < this.#end) {
-      if (connection.socket.isBlocked || connection.isGone) return;
+      if (this.#isAside || connection.socket.isBlocked || connection.isGone) return;
       // The slack of the pool's buffers has room for the header.
       this.#buffer ??= this.#lane.buffers.take(connection, PIECE_BYTES);
       if (this.#buffer === null) return;
-      this.#piece(this.#buffer);
+      this.#sinceMs = this.#lane.nowMs;
+      const bytes = Math.min(PIECE_BYTES, this.#end - this.#next);
+      if (this.#volume.reads.isSlow) this.#readAside(bytes);
+      else this.#piece(this.#buffer, bytes);
     }
     if (connection.socket.isBlocked || connection.isGone) return;
     this.release();
@@ -75,26 +80,52 @@ export class StreamedRead {
     this.#buffer = null;
   }
 
-  #piece(buffer: Buffer): void {
-    const connection = this.#connection;
-    const bytes = Math.min(PIECE_BYTES, this.#end - this.#next);
-    const isFirst = this.#next === this.#request.offset;
-    let at = 0;
-    if (!this.#isWhole) {
-      const flags = this.#next + bytes === this.#end ? NBD_REPLY_FLAG_DONE : 0;
-      at = writeOffsetData(buffer, 0, this.#mode, this.#request, flags, this.#next, bytes);
-    } else if (isFirst) {
-      at = writeReadHeader(buffer, 0, this.#mode, this.#request);
-    }
+  #piece(buffer: Buffer, bytes: number): void {
+    const at = this.#head(buffer, bytes);
     const leg = truthLeg(this.#volume);
-    if (!leg.read(buffer, at, this.#next, bytes)) return this.#failed(buffer, isFirst, leg.failure);
-    this.#next += bytes;
-    this.#sinceMs = this.#lane.nowMs;
-    connection.readBytes += bytes;
-    connection.socket.writeKept(buffer, 0, at + bytes);
+    const began = performance.now();
+    const isRead = leg.read(buffer, at, this.#next, bytes);
+    this.#volume.reads.called((performance.now() - began) * 1000, bytes);
+    if (isRead) this.#send(buffer, at, bytes);
+    else this.#failed(buffer, leg.failure);
   }
 
-  #failed(buffer: Buffer, isFirst: boolean, code: string): void {
+  /** The medium keeps its callers waiting: not this lane. */
+  #readAside(bytes: number): void {
+    this.#isAside = true;
+    this.#lane.aside(this.#volume, this.#next, bytes, { kind: 'read' }, ({ code, tookUs, data }) => {
+      this.#isAside = false;
+      this.#volume.reads.calledAside(tookUs, bytes);
+      const buffer = this.#buffer;
+      // Its connection may be gone by now, and the buffer given back.
+      if (buffer === null) return;
+      if (code === '') {
+        const at = this.#head(buffer, bytes);
+        buffer.set(data, at);
+        this.#send(buffer, at, bytes);
+      } else this.#failed(buffer, code);
+      this.pump();
+    });
+  }
+
+  /** Writes what comes before the piece. @returns where the piece goes */
+  #head(buffer: Buffer, bytes: number): number {
+    if (!this.#isWhole) {
+      const flags = this.#next + bytes === this.#end ? NBD_REPLY_FLAG_DONE : 0;
+      return writeOffsetData(buffer, 0, this.#mode, this.#request, flags, this.#next, bytes);
+    }
+    return this.#next === this.#request.offset ? writeReadHeader(buffer, 0, this.#mode, this.#request) : 0;
+  }
+
+  #send(buffer: Buffer, at: number, bytes: number): void {
+    this.#next += bytes;
+    this.#sinceMs = this.#lane.nowMs;
+    this.#connection.readBytes += bytes;
+    this.#connection.socket.writeKept(buffer, 0, at + bytes);
+  }
+
+  #failed(buffer: Buffer, code: string): void {
+    const isFirst = this.#next === this.#request.offset;
     const errno = nbdErrnoOf({ code });
     const text = `read at ${this.#next} failed: ${code}`;
     if (this.#isWhole && !isFirst) {

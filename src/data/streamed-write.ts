@@ -19,6 +19,8 @@ export class StreamedWrite {
   /** The system's code of the first piece that failed; nothing is written behind it. */
   failure = '';
   doneBytes = 0;
+  /** Pieces that the slow worker has. */
+  pieces = 0;
 
   constructor(request: NbdRequest, refused: 0 | NbdErrno) {
     this.request = request;

@@ -32,8 +32,9 @@ export class WorkerLink<To extends { readonly type: string }, From extends { rea
     port1.on('message', this.#onMessage);
   }
 
-  send(message: To): void {
-    if (!this.#isDead) this.#port.postMessage(message);
+  /** @param transfer memory that changes hands */
+  send(message: To, transfer: readonly ArrayBuffer[] = []): void {
+    if (!this.#isDead) this.#port.postMessage(message, transfer);
   }
 
   /** Sends a message with a question number; resolves with the answer. A worker that dies answers undefined. */

@@ -1,29 +1,34 @@
 /**
- * The worker threads of the data plane: lanes and the zero worker as long tasks of one Piscina pool, copy and verify
+ * The worker threads of the data plane: lanes, the zero worker and the slow worker as long tasks of one Piscina pool, copy and verify
  * as tasks with an end. Starts them, tells them of volumes and pairs when they need to know, and replaces one that died.
  */
 import { Piscina } from 'piscina';
 import { workerFile } from '../platform/worker-file.ts';
+import type { AsideTask, FromAsideWorker, ToAsideWorker } from './aside-worker.ts';
 import type { ClientDeadlines, FromLane, TlsMaterial, ToLane } from './lane-messages.ts';
 import type { LaneTask } from './lane-worker.ts';
 import type { FromPairWorker, PairTask } from './pair-worker.ts';
 import { PlaceQueue } from './place-queue.ts';
 import type { PairState, VolumeState } from './plane-state.ts';
 import { RangeLocks } from './range-locks.ts';
-import { SLOT_COPY_FIRST, SLOT_ZERO_WORKER } from './shared-memory.ts';
+import { SLOT_COPY_FIRST, SLOT_SLOW_WORKER, SLOT_ZERO_WORKER } from './shared-memory.ts';
 import { WorkerLink } from './worker-link.ts';
 import type { PictureMessage } from './worker-volumes.ts';
 import { WriteGate } from './write-gate.ts';
-import type { FromZeroWorker, ToZeroWorker, ZeroTask } from './zero-worker.ts';
 
 /** From the death of a thread to the start of another one for a task that waits. */
 const REVIVE_MS = 200;
+const ASIDE_WORKERS = 2;
+/** A thread is kept so long for the next copy: to start one takes longer than a small resync. */
+const IDLE_MS = 60_000;
 /** Copies and verifies that run at once; more wait for their turn. */
 const PAIR_TASKS_MAX = 4;
 
 export type LaneLink = WorkerLink<ToLane, FromLane>;
-export type ZeroLink = WorkerLink<ToZeroWorker, FromZeroWorker>;
-export type AnyLink = LaneLink | ZeroLink;
+export type AsideLink = WorkerLink<ToAsideWorker, FromAsideWorker>;
+export type AnyLink = LaneLink | AsideLink;
+/** Workers beside the lanes, by their slots. */
+export type AsideSlot = typeof SLOT_ZERO_WORKER | typeof SLOT_SLOW_WORKER;
 
 export type PairTaskPort = {
   readonly onMessage: (message: FromPairWorker) => void;
@@ -35,7 +40,7 @@ export type PairTaskPort = {
 
 export type WorkerSetEvents = {
   readonly fromLane: (lane: number, message: Exclude<FromLane, { type: 'answer' }>) => void;
-  readonly fromZeroWorker: (message: Exclude<FromZeroWorker, { type: 'answer' }>) => void;
+  readonly fromAsideWorker: (slot: AsideSlot, message: Exclude<FromAsideWorker, { type: 'answer' }>) => void;
   /**
    * A worker died. Called while its locks are still taken and its slot says what it was doing; what it returns is
    * called when they are free, before the worker is started again.
@@ -47,7 +52,7 @@ export type WorkerSetEvents = {
 
 export class WorkerSet {
   readonly lanes: LaneLink[] = [];
-  zero: ZeroLink | null = null;
+  readonly #aside = new Map<AsideSlot, AsideLink>();
   readonly #pool: Piscina;
   readonly #device: SharedArrayBuffer;
   readonly #events: WorkerSetEvents;
@@ -68,8 +73,8 @@ export class WorkerSet {
       filename,
       execArgv,
       minThreads: options.lanes,
-      maxThreads: options.lanes + 1 + PAIR_TASKS_MAX,
-      idleTimeout: 2000,
+      maxThreads: options.lanes + ASIDE_WORKERS + PAIR_TASKS_MAX,
+      idleTimeout: IDLE_MS,
       // Lanes need their event loop while they run.
       atomics: 'disabled',
       recordTiming: false,
@@ -108,19 +113,19 @@ export class WorkerSet {
     this.#long('data/lane-worker', task, link, `lane ${lane}`, () => this.#startLane(lane));
   }
 
-  /** The zero worker, started when it is first needed. */
-  zeroWorker(): ZeroLink {
-    if (this.zero !== null) return this.zero;
-    const link: ZeroLink = new WorkerLink(SLOT_ZERO_WORKER, (message) => this.#events.fromZeroWorker(message));
-    const task: ZeroTask = { slot: SLOT_ZERO_WORKER, device: this.#device, port: link.remotePort };
-    this.zero = link;
-    this.#long('data/zero-worker', task, link, 'zero worker', () => {
-      this.zero = null;
-    });
+  /** A worker beside the lanes, started when it is first needed. */
+  asideWorker(slot: AsideSlot): AsideLink {
+    const known = this.#aside.get(slot);
+    if (known !== undefined) return known;
+    const link: AsideLink = new WorkerLink(slot, (message) => this.#events.fromAsideWorker(slot, message));
+    const task: AsideTask = { slot, device: this.#device, port: link.remotePort };
+    this.#aside.set(slot, link);
+    const name = slot === SLOT_ZERO_WORKER ? 'zero worker' : 'slow worker';
+    this.#long('data/aside-worker', task, link, name, () => this.#aside.delete(slot));
     return link;
   }
 
-  #long(file: string, task: LaneTask | ZeroTask, link: AnyLink, name: string, restart: () => void): void {
+  #long(file: string, task: LaneTask | AsideTask, link: AnyLink, name: string, restart: () => void): void {
     const run = this.#pool
       .run(task, { filename: workerFile(file).filename, transferList: [task.port] })
       .then(() => link.close())
@@ -174,7 +179,7 @@ export class WorkerSet {
   }
 
   links(): readonly AnyLink[] {
-    return this.zero === null ? this.lanes : [...this.lanes, this.zero];
+    return [...this.lanes, ...this.#aside.values()];
   }
 
   tellVolume(link: AnyLink, volume: VolumeState): void {

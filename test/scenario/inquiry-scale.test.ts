@@ -24,7 +24,9 @@ const bestOf = async (enoughMs: number, work: () => Promise<void>): Promise<numb
   return best;
 };
 
-it('200 hosts are asked before a resync in less than a second, and about a group of 32 pairs before the deadline', { timeout: 120_000 }, async () => {
+it('200 hosts are asked before a resync in less than a second, and about a group of 32 pairs before the deadline', {
+  timeout: 120_000,
+}, async () => {
   await using device = await openDevice({ pvSize: '2G', lanes: 1, control: true });
   const { engine } = device;
   await engine.groupCreate({ name: 'g' });
