@@ -52,9 +52,14 @@ export class BusyPoll {
 
   /** What was looked for was there and has been handled. True: look further. */
   hit(): boolean {
-    if (!this.#isOn) return false;
     this.#misses = 0;
     this.#pauseUs = PAUSE_US_MIN;
+    return this.look();
+  }
+
+  /** True: look, from now on for as long as it may take. */
+  look(): boolean {
+    if (!this.#isOn) return false;
     const now = nowUs();
     this.#waitEndsUs = now + WAIT_US;
     return now < this.#turnEndsUs;

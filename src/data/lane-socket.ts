@@ -101,7 +101,7 @@ export class LaneSocket {
     const { poll, received, nextBuffer } = this.#events;
     poll.begin(this);
     received(first, 0, length);
-    for (let isOn = poll.hit(); isOn && !this.#isPaused && !this.#hasEnded && this.#fd >= 0; ) {
+    for (let isOn = poll.look(); isOn && !this.#isPaused && !this.#hasEnded && this.#fd >= 0; ) {
       const buffer = nextBuffer();
       const bytes = readNow(this.#fd, buffer);
       // The end, and every error, are the event loop's.
@@ -160,14 +160,16 @@ export class LaneSocket {
     if (this.#hasEnded) return end;
     if (this.#fd < 0 || this.isBlocked) return start;
     const { poll } = this.#events;
-    for (let at = start; ; ) {
+    for (let at = start, isFirst = true; ; isFirst = false) {
       const done = writeNow(this.#fd, buffer, at, end - at);
       if (done < 0) {
         this.destroy('write-failed');
         return end;
       }
       at += done;
-      if (at === end || !(done > 0 ? poll.hit() : poll.miss())) return at;
+      if (at === end) return at;
+      // What it takes of the first write is no sign that it will soon take more.
+      if (!(isFirst ? poll.look() : done > 0 ? poll.hit() : poll.miss())) return at;
     }
   }
 

@@ -18,7 +18,7 @@ const polling = (): BusyPoll => {
 /** One turn without anything to find. @returns whether it was looked for at all */
 const missedTurn = (poll: BusyPoll): boolean => {
   poll.begin(OWNER);
-  const isOn = poll.hit();
+  const isOn = poll.look();
   sleepUs(80);
   while (poll.miss());
   poll.end();
@@ -29,7 +29,7 @@ describe('busy polling', () => {
   it('begins when the last turns were all of one connection, and not between turns', () => {
     const poll = new BusyPoll();
     poll.begin(OWNER);
-    expect([poll.hit(), poll.miss()]).toEqual([false, false]);
+    expect([poll.look(), poll.hit(), poll.miss()]).toEqual([false, false, false]);
     const ready = polling();
     expect(ready.hit()).toBe(false);
     ready.begin(OWNER);
@@ -50,7 +50,7 @@ describe('busy polling', () => {
   it('looks for some microseconds, and gives the event loop its turn in any case', () => {
     const poll = polling();
     poll.begin(OWNER);
-    poll.hit();
+    poll.look();
     expect(poll.miss()).toBe(true);
     sleepUs(100);
     expect(poll.miss()).toBe(false);
