@@ -16,7 +16,7 @@ import { ConnectionTable } from './connection-table.ts';
 import { Executor } from './executor.ts';
 import { FlushGroup } from './flush-group.ts';
 import type { AsideDone, AsideKind, FromLane, LaneStart, ToLane } from './lane-messages.ts';
-import { MediumWatch } from './medium-watch.ts';
+import { MediumWatch, READS, WRITES } from './medium-watch.ts';
 import { Outbox } from './outbox.ts';
 import { DEVICE } from './shared-memory.ts';
 import { WorkerVolumes, type PictureMessage } from './worker-volumes.ts';
@@ -236,6 +236,6 @@ const makeLaneVolume = (base: WorkerVolume): LaneVolume => ({
   ...base,
   isHeld: false,
   mayDelay: false,
-  reads: new MediumWatch(),
-  writes: new MediumWatch(),
+  reads: new MediumWatch(READS),
+  writes: new MediumWatch(WRITES),
 });

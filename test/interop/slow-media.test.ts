@@ -39,7 +39,7 @@ const slowed = async (file: string, temporary: TemporaryDirectory): Promise<Asyn
   fs.symlinkSync(`${folder}/pv`, file);
   return {
     async [Symbol.asyncDispose]() {
-      const ends = [server, fuse].map((child) => (child.exitCode === null ? once(child, 'exit') : null));
+      const ends = [server, fuse].filter(({ exitCode }) => exitCode === null).map((child) => once(child, 'exit'));
       await run('fusermount3', ['-u', `${folder}/pv`]);
       server.kill('SIGTERM');
       fuse.kill('SIGTERM');

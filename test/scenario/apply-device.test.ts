@@ -3,7 +3,7 @@
  * stands in its way. The command line runs in this process, on the control socket of a real device; the kill needs real ones.
  */
 import { writeFile } from 'node:fs/promises';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { MiB } from '../../src/core/units.ts';
 import type { ApplyView, VolumeView } from '../../src/core/views.ts';
 import { openDevice } from '../../src/index.ts';
@@ -176,7 +176,8 @@ describe('twinvol apply', () => {
     for (const name of ['one', 'two']) await device.createVolume(name, 16 * MiB, { attribute: 'secondary' });
     await using _first = await device.volume('one').connect();
     await using _second = await device.volume('two').connect();
-    expect(device.status().clients).toBe(2);
+    // The device hears of a connection a moment after the client.
+    await vi.waitFor(() => expect(device.status().clients).toBe(2), 5000);
     const file = await applied.file(
       'pairs.yaml',
       'volumes: [{ name: a, size: 16M }, { name: b, size: 16M }]\npairs: [primary: a, primary: b]\n',

@@ -23,7 +23,10 @@ describe('range locks', () => {
   });
 
   it('are needed: without them the same threads meet', async () => {
-    expect(await contend('none', 3000)).toBeGreaterThan(0);
+    let intruders = 0;
+    // On a busy machine a thread may be done before the next one begins.
+    for (let attempt = 0; attempt < 10 && intruders === 0; attempt += 1) intruders = await contend('none', 3000);
+    expect(intruders).toBeGreaterThan(0);
   });
 
   it('take every granule of the largest request and of the largest dirty region, and give all of them back', () => {
