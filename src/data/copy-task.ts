@@ -37,6 +37,8 @@ const BUFFER_BYTES: number = MiB / 4;
 /** A hole that is worth closing the gate for. */
 const HOLE_BYTES_MIN: number = 8 * LOCK_GRANULE_BYTES;
 const PERSIST_MS = 2000;
+/** Holes are looked for only where that many bytes in a row are zero: asking the file system costs more than looking. */
+const ZEROS: Buffer = Buffer.alloc(64 * 1024);
 /** What a copy that compares writes at least where it finds a difference. */
 const PIECE_BYTES = 4096;
 
@@ -163,29 +165,38 @@ export class CopyTask {
     }
   }
 
-  /** Where the source is known to have data: tmpfs walks to the next hole at each question, which made copies quadratic. */
-  #dataFrom = 0;
-  #dataUntil = 0;
   async #copyRange(offset: number, end: number): Promise<boolean> {
     const { source, target } = this.#legs();
     for (let at = offset; at < end; ) {
       const data = source.nextData(at, end);
-      if (data > at && !target.isHole(at, data - at) && !(await punchLeg(target, at, data - at, this.#puncher))) {
-        return this.#fail('target', target.failure);
-      }
-      if (data < end && (data < this.#dataFrom || data >= this.#dataUntil)) {
-        this.#dataFrom = data;
-        this.#dataUntil = source.nextHole(data, this.#canSeekHoles ? this.#capacityBytes : end);
-      }
-      const hole = data < end ? Math.min(end, this.#dataUntil) : end;
-      for (at = data; at < hole; ) {
-        const bytes = Math.min(BUFFER_BYTES, hole - at);
-        if (!source.read(this.#buffer, 0, at, bytes)) return this.#fail('source', source.failure);
-        if (!this.#put(target, at, bytes)) return this.#fail('target', target.failure);
-        at += bytes;
-      }
+      if (data > at && !(await this.#makeHole(target, at, data))) return false;
+      at = data;
+      if (at === end) break;
+      const bytes = Math.min(BUFFER_BYTES, end - at);
+      if (!source.read(this.#buffer, 0, at, bytes)) return this.#fail('source', source.failure);
+      // Where bytes are zero there may be a hole: the data in front of it ends there, and the next turn sees the hole.
+      const length = hasZeroPiece(this.#buffer, bytes) ? this.#dataLength(source, at, bytes) : bytes;
+      if (!this.#put(target, at, length)) return this.#fail('target', target.failure);
+      at += length;
     }
     return true;
+  }
+
+  async #makeHole(target: Leg, at: number, end: number): Promise<boolean> {
+    return target.isHole(at, end - at) || (await punchLeg(target, at, end - at, this.#puncher)) || this.#fail('target', target.failure);
+  }
+
+  /** Where the source is known to have data: tmpfs walks to the next hole at each question, which made copies quadratic. */
+  #dataFrom = 0;
+  #dataUntil = 0;
+  /** Bytes from `at`, which is data, to the next hole; at most `bytes`. */
+  #dataLength(source: Leg, at: number, bytes: number): number {
+    if (at < this.#dataFrom || at >= this.#dataUntil) {
+      this.#dataFrom = at;
+      this.#dataUntil = source.nextHole(at, this.#canSeekHoles ? this.#capacityBytes : at + bytes);
+    }
+    // A file system that says nothing useful costs space, not the copy.
+    return this.#dataUntil > at ? Math.min(bytes, this.#dataUntil - at) : bytes;
   }
 
   /** Takes a long hole on both legs at once. @returns the region behind it, or null when there is none here */
@@ -302,3 +313,11 @@ export class CopyTask {
     }
   }
 }
+
+const hasZeroPiece = (buffer: Buffer, bytes: number): boolean => {
+  for (let at = 0; at < bytes; at += ZEROS.length) {
+    const end = Math.min(bytes, at + ZEROS.length);
+    if (buffer.compare(ZEROS, 0, end - at, at, end) === 0) return true;
+  }
+  return false;
+};
