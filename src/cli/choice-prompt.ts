@@ -15,6 +15,8 @@ export const chooseFrom = async <Item>(
   if (!context.isInteractive)
     throw new TwinvolError('USAGE', 'there is no terminal to choose on', { remedy: 'name the choice on the command line' });
   const { stderr } = context.io;
+  // Before the list is drawn: whoever sees it may press a key at once.
+  const keys = context.io.keys();
   const height = Math.min(LINES_SHOWN, items.length);
   let chosen = 0;
   let top = 0;
@@ -33,7 +35,7 @@ export const chooseFrom = async <Item>(
     back(height + 1);
     stderr.write('\u001b[J');
   };
-  for await (const key of context.io.keys()) {
+  for await (const key of keys) {
     if (key === 'cancel') break;
     const item = items[chosen];
     if (key === 'enter' && item !== undefined) {

@@ -5,6 +5,7 @@
 
 import { on } from 'node:events';
 import { userInfo } from 'node:os';
+import { emitKeypressEvents } from 'node:readline';
 
 export type CliStream = {
   write(text: string): void;
@@ -24,7 +25,7 @@ export type CliIo = {
   readonly isInteractive: boolean;
   /** Asks on stderr; null when the terminal went away. Only where `isInteractive`. */
   ask(question: string): Promise<string | null>;
-  /** The keys that are pressed, until the reader stops. Only where `isInteractive`. */
+  /** The keys that are pressed from the call on, until the reader stops; it has to be read. Only where `isInteractive`. */
   keys(): AsyncIterable<Key>;
   /** Milliseconds since 1970. */
   nowMs(): number;
@@ -75,22 +76,27 @@ const KEY_NAMES: Readonly<Record<string, Key>> = {
   q: 'cancel',
 };
 
-async function* keysOfTerminal(): AsyncGenerator<Key, void, undefined> {
-  const { emitKeypressEvents } = await import('node:readline');
+type KeyPress = [unknown, { readonly name?: string; readonly ctrl?: boolean }];
+
+/** From the call on the terminal sends single keys, so that none is lost, and Ctrl-C is one of them. */
+const keysOfTerminal = (): AsyncIterable<Key> => {
   const { stdin } = process;
   emitKeypressEvents(stdin);
   stdin.setRawMode(true);
+  const presses = on(stdin, 'keypress', { close: ['end', 'close'] }) as AsyncIterable<KeyPress>;
   stdin.resume();
+  return keysOf(presses);
+};
+
+async function* keysOf(presses: AsyncIterable<KeyPress>): AsyncGenerator<Key, void, undefined> {
   try {
-    for await (const [, key] of on(stdin, 'keypress', { close: ['end', 'close'] }) as AsyncIterable<
-      [unknown, { name?: string; ctrl?: boolean }]
-    >) {
+    for await (const [, key] of presses) {
       const isInterrupt = key.ctrl === true && (key.name === 'c' || key.name === 'd');
       yield isInterrupt ? 'cancel' : (KEY_NAMES[key.name ?? ''] ?? 'other');
     }
   } finally {
-    stdin.setRawMode(false);
-    stdin.pause();
+    process.stdin.setRawMode(false);
+    process.stdin.pause();
   }
 }
 

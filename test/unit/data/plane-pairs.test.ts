@@ -124,9 +124,9 @@ describe('a pair', () => {
   });
 
   it('is given up while it waits for its turn behind other copies, and one that is released leaves no file', async () => {
-    await using bench = await PlaneBench.open({ volumes: 8, regions: 4 });
+    await using bench = await PlaneBench.open({ volumes: 8, regions: 64 });
     await using primary = await bench.connect(1);
-    await primary.write(0, Buffer.alloc(4 * MiB, 1));
+    for (let at = 0; at < 64; at += 8) await primary.write(at * MiB, Buffer.alloc(8 * MiB, 1));
     // Four at most run at once, and each is slow while a host is at work.
     const writers = load([primary], 512 * 1024);
     for (const id of [1, 2, 3, 4, 5, 6, 7]) await bench.pair({ id, secondary: id + 1, pace: 1 });

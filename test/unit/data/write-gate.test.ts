@@ -21,6 +21,7 @@ describe('the write gate', () => {
         alone,
       }),
     );
+    for (const control of controls) while (Atomics.load(new Int32Array(control), CONTROL.READY) === 0) await later(5);
     const closer = startThread<{ readonly notAlone: number }>({ kind: 'close', slot: 40, device: buffer, rounds: 400, alone });
     const gate = new WriteGate(device, SLOT_MAIN);
     const words = new Int32Array(alone);
