@@ -25,8 +25,9 @@ const TURN_REQUEST_BYTES = 4096;
 const TURN_LENGTH_MAX: number = 1024 * 1024;
 /** Requests whose reply comes later (flush, trim, delay), at most; then the connection waits. */
 const DEFERRED_MAX = 256;
-/** Bytes of payloads and replies that such requests may hold. */
+/** Bytes of payloads and replies that such requests may hold: of one connection, and of all of a lane beyond one request each. */
 const DEFERRED_BYTES_MAX: number = 32 * 1024 * 1024;
+const LANE_DEFERRED_BYTES_MAX: number = 96 * 1024 * 1024;
 const END_GRACE_MS = 2000;
 
 export type Phase = 'handshake' | 'tls' | 'transmission' | 'closing';
@@ -335,17 +336,26 @@ export class Connection {
   defer(isWrite: boolean, heldBytes = 0): void {
     this.deferred += 1;
     this.deferredBytes += heldBytes;
+    this.#lane.deferredBytes += heldBytes;
     if (isWrite) this.deferredWrites += 1;
-    if (this.deferred >= DEFERRED_MAX || this.deferredBytes >= DEFERRED_BYTES_MAX) this.stop('deferred');
+    const isLaneFull = heldBytes > 0 && this.#lane.deferredBytes >= LANE_DEFERRED_BYTES_MAX;
+    if (isLaneFull || this.deferred >= DEFERRED_MAX || this.deferredBytes >= DEFERRED_BYTES_MAX) this.stop('deferred');
   }
 
   undefer(isWrite: boolean, heldBytes = 0): void {
     this.deferred -= 1;
     this.deferredBytes -= heldBytes;
+    this.#lane.deferredBytes -= heldBytes;
     if (isWrite) this.deferredWrites -= 1;
     if (this.isLeaving) this.endWhenAnswered();
-    else if (this.stopped === 'deferred' && this.deferred < DEFERRED_MAX / 2 && this.deferredBytes < DEFERRED_BYTES_MAX)
-      this.proceed('deferred');
+    else if (this.stopped === 'deferred' && this.#mayDefer()) this.proceed('deferred');
+  }
+
+  /** Each has one request under way at least, so that each goes on when that one is answered. */
+  #mayDefer(): boolean {
+    if (this.deferred === 0) return true;
+    const hasRoom = this.deferredBytes < DEFERRED_BYTES_MAX && this.#lane.deferredBytes < LANE_DEFERRED_BYTES_MAX;
+    return hasRoom && this.deferred < DEFERRED_MAX / 2;
   }
 
   /** Nothing more is executed; what is under way is answered, then the connection ends. */

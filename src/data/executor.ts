@@ -310,7 +310,7 @@ export class Executor {
 
   #delayed(connection: Connection, session: Session, request: NbdRequest, payload: Buffer, isWrite: boolean): void {
     // Nobody waits for it any more, and whoever held the volume since believes that nothing is under way.
-    if (connection.isGone) return;
+    if (connection.isGone) return connection.undefer(isWrite, heldBytesOf(request));
     const { volume } = session;
     const { path, flushes } = this.#lane;
     const answer = (code: string): void => this.#replyLate(connection, session, request, code, isWrite, heldBytesOf(request));

@@ -57,6 +57,8 @@ export class Lane {
   /** Finding a hole is one system call; otherwise it takes reading. */
   readonly findsHolesFast: boolean = fsExt !== null;
   nowMs: number = Date.now();
+  /** Bytes of payloads and replies of requests that are carried out later, of all connections. */
+  deferredBytes = 0;
   readonly #picture: WorkerVolumes<LaneVolume>;
   readonly #device: Int32Array;
   readonly #requestsWord: number;

@@ -205,7 +205,7 @@ describe('a scheduled split', () => {
     await engine.groupSplit({ name: 'nightly', atMs: null });
     letGo();
     await eventually(async () => expect(await warnings()).not.toEqual([]));
-    expect(states()).toEqual(['duplex-pending', 'duplex-pending']);
+    await eventually(() => expect(states()).toEqual(['duplex-pending', 'duplex-pending']));
     expect(engine.status().scheduledSplits).toEqual({ pending: 0, failed: 0, nextAtMs: null });
   });
 });
