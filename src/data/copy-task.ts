@@ -3,8 +3,9 @@
  *
  * One step is one lock granule (1 MiB) or one dirty region where that is larger: under the range lock it copies the
  * regions that are dirty at that moment and clears their bits, so a host's write comes before the step (and is copied
- * with it) or after it (and goes to both legs itself). Holes are neither read nor written; a long hole on both legs is
- * taken in one step at the closed write gate, so a sparse terabyte costs its data. A copy that was told to compare reads
+ * with it) or after it (and goes to both legs itself). Where a step begins in a hole, or meets 64 KiB of zeros, the hole is
+ * kept; a short one amid data may become zeros on the target. A long hole on both legs is taken in one step at the closed
+ * write gate, so a sparse terabyte costs its data. A copy that was told to compare reads
  * its target too and writes only the pieces that differ: for targets where writing costs more than reading.
  *
  * Durability: a cleared bit reaches the bitmap's file only after the follower was synced; until then a crash copies

@@ -3,7 +3,8 @@
  * right into the outbox. Nothing is allocated for a plain read or write.
  *
  * What takes long is answered later: a flush and a FUA write when the sync has ended, a long range of zeros when the
- * zero worker has done it, a request on a volume that was told to be slow when its time has come.
+ * zero worker has done it, one on a slow medium when the slow worker has, one on a volume that was told to be slow when its
+ * time has come.
  */
 import { type NbdErrno, nbdErrnoOf } from '../core/faults.ts';
 import {
