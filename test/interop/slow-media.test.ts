@@ -14,6 +14,7 @@ import { KiB, MiB } from '../../src/core/units.ts';
 import type { NbdClient } from '../../src/nbd-client/index.ts';
 import { Random } from '../harness/random.ts';
 import { needClient, needRoot, run } from '../support/clients.ts';
+import { watchWorkerThreads } from '../support/worker-threads.ts';
 import { type TemporaryDirectory, temporaryDirectory } from '../support/temporary.ts';
 
 const DELAY_MS = 3;
@@ -126,4 +127,25 @@ it('what is written to and read from a slow medium is right, in a pair, in piece
   expect((await client.read(0, VOLUME_BYTES)).equals(model)).toBe(true);
   await client.disconnect();
   expect((await device.engine.pairVerify({ primary: 'slow' })).differingBytes).toBe(0);
+});
+
+it('the slow worker dies: what it had taken fails, what comes next is served', async () => {
+  needRoot();
+  await using temporary = await temporaryDirectory();
+  const { device, medium } = await slowDevice(temporary);
+  await using _medium = medium;
+  using threads = watchWorkerThreads();
+  await using _device = device;
+  await using client = await device.volume('slow').connect();
+  await readsIn(client, 500);
+  const slowWorker = threads.since(0).at(-1);
+  expect(slowWorker).toBeDefined();
+  const reads = Promise.allSettled(Array.from({ length: 64 }, (_, index) => client.read(index * (VOLUME_BYTES / 64), 4096)));
+  await sleep(20);
+  await slowWorker?.terminate();
+  const codes = (await reads).map((read) => (read.status === 'fulfilled' ? 'done' : (read.reason as { code: string }).code));
+  expect(codes).toContain('NBD_EIO');
+  expect(codes.filter((code) => code !== 'done' && code !== 'NBD_EIO')).toEqual([]);
+  expect((await client.read(0, 4096)).length).toBe(4096);
+  expect(await readsIn(client, 300)).toBeGreaterThan(8);
 });
