@@ -1,10 +1,13 @@
 /**
  * Copies and verifies on the main thread: starts them in the worker pool, stops them, and says how far they are.
  */
+import { availableParallelism } from 'node:os';
 import { setRange } from '../core/dirty-bitmap.ts';
 import { TwinvolError } from '../core/faults.ts';
 import { LOCK_GRANULE_BYTES } from '../core/units.ts';
 import type { VerifyReport } from '../engine/api.ts';
+import { CopyHelp } from './copy-help.ts';
+import type { HelpResult } from './copy-helper.ts';
 import type { CopyResult } from './copy-task.ts';
 import type { PairProgress, VerifyProgress } from './plane-api.ts';
 import type { PairState, VolumeState } from './plane-state.ts';
@@ -21,6 +24,7 @@ type Running = {
   send: (message: PictureMessage) => void;
   /** Gives it up while it waits for its turn. */
   cancel: () => void;
+  help: CopyHelp | null;
   isStopping: boolean;
   /** Asked for again while it was being stopped. */
   isWanted: boolean;
@@ -71,12 +75,24 @@ export class Copies {
     }
     Atomics.store(pair.block.words, PAIR.COPY_STOP, 0);
     Atomics.store(pair.block.words, PAIR.COPY_ACTIVE, 1);
-    const running: Running = { pair, send: () => {}, cancel: () => {}, ended: Promise.resolve(), isStopping: false, isWanted: false };
+    const running: Running = {
+      pair,
+      send: () => {},
+      cancel: () => {},
+      help: null,
+      ended: Promise.resolve(),
+      isStopping: false,
+      isWanted: false,
+    };
+    for (const { help } of this.#running.values()) void help?.end();
     this.#running.set(id, running);
     const task = this.#place.workers.pairTask<CopyResult>(
       (slot) => ({ ...this.#common(pair, slot), kind: 'copy', file: { path: pair.primaryFile.path, fd: pair.primaryFile.fd } }),
       {
-        onMessage: (message) => this.#place.onLegFailed(message.failure),
+        onMessage: (message) => {
+          if (message.type === 'leg-failed') this.#place.onLegFailed(message.failure);
+          else this.#help(running);
+        },
         link: (send) => {
           running.send = send;
         },
@@ -86,8 +102,27 @@ export class Copies {
       },
     );
     running.ended = task.then(
-      (result) => this.#ended(running, result ?? { end: 'stopped' }),
-      () => this.#died(running),
+      async (result) => {
+        const failure = await running.help?.end();
+        this.#ended(running, result?.end === 'failed' ? result : (failure ?? result ?? { end: 'stopped' }));
+      },
+      async () => {
+        await running.help?.end();
+        this.#died(running);
+      },
+    );
+  }
+
+  /** Where several copies run, or there is one processor, the copies keep it busy. */
+  #help(running: Running): void {
+    const { pair } = running;
+    if (this.#running.size > 1 || running.isStopping || availableParallelism() < 2) return;
+    running.help = new CopyHelp(pair, (port) =>
+      this.#place.workers.helpTask<HelpResult>((slot) => ({ ...this.#common(pair, slot), kind: 'help' }), {
+        // A helper writes by no write path that could meet a failing leg.
+        onMessage: () => {},
+        ...port,
+      }),
     );
   }
 
@@ -164,7 +199,11 @@ export class Copies {
 
   /** Tells running copies of a changed volume. */
   tell(volume: number, message: PictureMessage): void {
-    for (const { pair, send } of this.#running.values()) if (pair.spec.primary === volume || pair.spec.secondary === volume) send(message);
+    for (const { pair, send, help } of this.#running.values()) {
+      if (pair.spec.primary !== volume && pair.spec.secondary !== volume) continue;
+      send(message);
+      help?.send(message);
+    }
   }
 
   async verify(
@@ -181,7 +220,9 @@ export class Copies {
     const task = this.#place.workers.pairTask<VerifyResult>(
       (slot) => ({ ...this.#common(pair, slot), kind: 'verify', control: control.buffer, repair: options.repair }),
       {
-        onMessage: (message) => this.#place.onLegFailed(message.failure),
+        onMessage: (message) => {
+          if (message.type === 'leg-failed') this.#place.onLegFailed(message.failure);
+        },
         link: () => {},
         queued: (give) => {
           cancel = give;

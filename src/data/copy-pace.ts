@@ -25,14 +25,19 @@ export class CopyPace {
 
   /** Rests after a step; a stop of the copy ends the rest. */
   rest(stepMs: number): void {
+    if (!this.hostsAreAtWork()) return;
+    const pace = Math.min(15, Math.max(1, Atomics.load(this.#pair, PAIR.PACE)));
+    const restMs = Math.min(REST_MS_MAX, ((stepMs * (15 - pace)) / pace) * REST_FACTOR);
+    if (restMs > 0) Atomics.wait(this.#pair, PAIR.COPY_STOP, 0, restMs);
+  }
+
+  /** Has a host asked for anything lately? */
+  hostsAreAtWork(): boolean {
     const nowMs = performance.now();
     const requests = this.#requests();
     if (requests !== this.#seen) this.#activeUntilMs = nowMs + ACTIVE_MS;
     this.#seen = requests;
-    if (nowMs >= this.#activeUntilMs) return;
-    const pace = Math.min(15, Math.max(1, Atomics.load(this.#pair, PAIR.PACE)));
-    const restMs = Math.min(REST_MS_MAX, ((stepMs * (15 - pace)) / pace) * REST_FACTOR);
-    if (restMs > 0) Atomics.wait(this.#pair, PAIR.COPY_STOP, 0, restMs);
+    return nowMs < this.#activeUntilMs;
   }
 
   #requests(): number {

@@ -24,6 +24,7 @@ import {
   volumeBlock,
   type VolumeBlock,
   volumeBlockBytes,
+  wideCount,
 } from './shared-memory.ts';
 import { RateWindow } from './rate-window.ts';
 import type { FaultSpec, PairMessage, VolumeMessage } from './worker-volumes.ts';
@@ -225,11 +226,9 @@ export class PairState {
       this.copyTotalBytes = this.dirtyBytes().primary;
       this.rate.clear();
       words[PAIR.POINTER] = 0;
-      words[PAIR.COPIED_LOW] = 0;
-      words[PAIR.COPIED_HIGH] = 0;
       words[PAIR.COMPARE] = 0;
-      words[PAIR.SKIPPED_LOW] = 0;
-      words[PAIR.SKIPPED_HIGH] = 0;
+      words.fill(0, PAIR.COPIED_LOW, PAIR.COPIED_HIGH + 1);
+      words.fill(0, PAIR.SKIPPED_LOW, PAIR.HELPER_SKIPPED_HIGH + 1);
     }
     words[PAIR.FENCED] = 0;
     Atomics.store(words, PAIR.MODE, MODE[mode]);
@@ -335,12 +334,12 @@ export class PairState {
   /** What a copy that compares first found to be equal. */
   skippedBytes(): number {
     const { words } = this.block;
-    return (words[PAIR.SKIPPED_LOW] as number) + (words[PAIR.SKIPPED_HIGH] as number) * 2 ** 30;
+    return wideCount(words, PAIR.SKIPPED_LOW) + wideCount(words, PAIR.HELPER_SKIPPED_LOW);
   }
 
   copiedBytes(): number {
     const { words } = this.block;
-    return (words[PAIR.COPIED_LOW] as number) + (words[PAIR.COPIED_HIGH] as number) * 2 ** 30;
+    return wideCount(words, PAIR.COPIED_LOW) + wideCount(words, PAIR.HELPER_COPIED_LOW);
   }
 
   message(): PairMessage {

@@ -29,13 +29,14 @@ export const DEVICE = {
   SLOT_LAST_GRANULE: 4,
 } as const;
 
-/** Worker slots: the main thread has number 0, lanes follow, then the zero worker, the slow worker, copy and verify workers. */
+/** Worker slots: the main thread has number 0, lanes follow, then the zero worker, the slow worker, a copy's helper, copy and verify workers. */
 export const SLOT_COUNT = 64;
 export const SLOT_MAIN = 0;
 export const LANE_COUNT_MAX = 32;
 export const SLOT_ZERO_WORKER = 33;
 export const SLOT_SLOW_WORKER = 34;
-export const SLOT_COPY_FIRST = 35;
+export const SLOT_COPY_HELPER = 35;
+export const SLOT_COPY_FIRST = 36;
 
 export const LOCK_FIRST: number = DEVICE.SLOT_FIRST + SLOT_COUNT * DEVICE.SLOT_WORDS;
 /** A power of two: locks are found by a hash. */
@@ -86,8 +87,25 @@ export const PAIR = {
   /** Bytes that such a copy found to be equal, low and high word. */
   SKIPPED_LOW: 14,
   SKIPPED_HIGH: 15,
+  /** What the copy's helper copied and found to be equal, in the same way. */
+  HELPER_COPIED_LOW: 16,
+  HELPER_COPIED_HIGH: 17,
+  HELPER_SKIPPED_LOW: 18,
+  HELPER_SKIPPED_HIGH: 19,
+  /** 1: the copy's helper has to end. */
+  HELPER_END: 20,
+  /** The first region that neither the copy's lead nor its helper has taken. */
+  STRETCH: 21,
   HEADER_WORDS: 32,
 } as const;
+
+/** A count of bytes in two words, the low 30 bits first. */
+export const wideCount = (words: Int32Array, low: number): number => (words[low] as number) + (words[low + 1] as number) * 2 ** 30;
+
+export const storeWide = (words: Int32Array, low: number, bytes: number): void => {
+  Atomics.store(words, low, bytes % 2 ** 30);
+  Atomics.store(words, low + 1, Math.floor(bytes / 2 ** 30));
+};
 
 /** There was a host write on the secondary, at a time that nobody knows any more. */
 export const TIME_UNKNOWN_S = 1;

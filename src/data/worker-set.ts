@@ -11,7 +11,7 @@ import type { FromPairWorker, PairTask } from './pair-worker.ts';
 import { PlaceQueue } from './place-queue.ts';
 import type { PairState, VolumeState } from './plane-state.ts';
 import { RangeLocks } from './range-locks.ts';
-import { SLOT_COPY_FIRST, SLOT_SLOW_WORKER, SLOT_ZERO_WORKER } from './shared-memory.ts';
+import { SLOT_COPY_FIRST, SLOT_COPY_HELPER, SLOT_SLOW_WORKER, SLOT_ZERO_WORKER } from './shared-memory.ts';
 import { WorkerLink } from './worker-link.ts';
 import type { PictureMessage } from './worker-volumes.ts';
 import { WriteGate } from './write-gate.ts';
@@ -21,8 +21,9 @@ const REVIVE_MS = 200;
 const ASIDE_WORKERS = 2;
 /** A thread is kept so long for the next copy: to start one takes longer than a small resync. */
 const IDLE_MS = 60_000;
-/** Copies and verifies that run at once; more wait for their turn. */
+/** Copies and verifies that run at once; more wait for their turn. A copy's helper has a place of its own. */
 const PAIR_TASKS_MAX = 4;
+const HELPERS = 1;
 
 export type LaneLink = WorkerLink<ToLane, FromLane>;
 export type AsideLink = WorkerLink<ToAsideWorker, FromAsideWorker>;
@@ -50,6 +51,8 @@ export type WorkerSetEvents = {
   readonly threadFailed: (error: unknown) => void;
 };
 
+const TASK_NAMES: Readonly<Record<PairTask['kind'], string>> = { copy: 'copy worker', help: 'copy helper', verify: 'verify worker' };
+
 export class WorkerSet {
   readonly lanes: LaneLink[] = [];
   readonly #aside = new Map<AsideSlot, AsideLink>();
@@ -59,6 +62,7 @@ export class WorkerSet {
   readonly #canPunch: boolean;
   readonly #deadlines: ClientDeadlines;
   readonly #places = new PlaceQueue(Array.from({ length: PAIR_TASKS_MAX }, (_, index) => SLOT_COPY_FIRST + index));
+  readonly #helperPlaces = new PlaceQueue([SLOT_COPY_HELPER]);
   readonly #tasks = new Set<Promise<unknown>>();
   #tls: TlsMaterial | null = null;
   #isStopping = false;
@@ -73,7 +77,7 @@ export class WorkerSet {
       filename,
       execArgv,
       minThreads: options.lanes,
-      maxThreads: options.lanes + ASIDE_WORKERS + PAIR_TASKS_MAX,
+      maxThreads: options.lanes + ASIDE_WORKERS + PAIR_TASKS_MAX + HELPERS,
       idleTimeout: IDLE_MS,
       // Lanes need their event loop while they run.
       atomics: 'disabled',
@@ -140,15 +144,24 @@ export class WorkerSet {
   }
 
   /** Runs a copy or verify to its end, when it is its turn. Null: it was given up before that. */
-  async pairTask<R>(make: (slot: number) => PairTask, port: PairTaskPort): Promise<R | null> {
-    const waiting = this.#places.take();
+  pairTask<R>(make: (slot: number) => PairTask, port: PairTaskPort): Promise<R | null> {
+    return this.#queuedTask(this.#places, make, port);
+  }
+
+  /** The same for a copy's helper. */
+  helpTask<R>(make: (slot: number) => PairTask, port: PairTaskPort): Promise<R | null> {
+    return this.#queuedTask(this.#helperPlaces, make, port);
+  }
+
+  async #queuedTask<R>(places: PlaceQueue, make: (slot: number) => PairTask, port: PairTaskPort): Promise<R | null> {
+    const waiting = places.take();
     port.queued(() => waiting.cancel());
     const slot = await waiting.place;
     if (slot === null) return null;
     try {
       return await this.#runPairTask<R>(slot, make, port);
     } finally {
-      this.#places.give(slot);
+      places.give(slot);
     }
   }
 
@@ -162,7 +175,7 @@ export class WorkerSet {
       return await run;
     } catch (error) {
       link.close();
-      this.#forget(slot, `${task.kind} worker`, error);
+      this.#forget(slot, TASK_NAMES[task.kind], error);
       throw error;
     } finally {
       link.close();

@@ -12,11 +12,16 @@ const SEEK_HOLE = 4;
 
 /** lseek(2), and null past the last data or past the end of the file (ENXIO). */
 const seek = (native: FsExt, fd: number, offset: number, whence: number): number | null => {
+  // Past the last data an error is the answer, at each question: nobody reads where it was asked.
+  const limit = Error.stackTraceLimit;
+  Error.stackTraceLimit = 0;
   try {
     return native.seekSync(fd, offset, whence);
   } catch (error) {
     if (systemCode(error) === 'ENXIO') return null;
     throw error;
+  } finally {
+    Error.stackTraceLimit = limit;
   }
 };
 

@@ -3,7 +3,7 @@
  * with the exclusion between copy and write taken out, or the one between overlapping writes, it finds a difference.
  *
  * Threads write by the real write path on real files, around the copy pointer and to a few hot places, in pieces that
- * overlap; the copy is the real one. At many closed gates clean regions are compared, so that a difference is seen also
+ * overlap; the copy and its helper are the real ones. At many closed gates clean regions are compared, so that a difference is seen also
  * where a later write would have covered it.
  */
 import { describe, expect, it } from 'vitest';
@@ -17,7 +17,13 @@ const REGIONS = 16;
 /** How long a run without exclusion may take to be found out. Measured: it takes less than a second. */
 const MUTANT_MS = 15_000;
 
-type Findings = { readonly unequal: number; readonly comparisons: number; readonly copies: number; readonly writes: number };
+type Findings = {
+  readonly unequal: number;
+  readonly comparisons: number;
+  readonly copies: number;
+  readonly writes: number;
+  readonly helpedBytes: number;
+};
 
 /** Copies again and again while threads write, until something differs or `rounds` copies have ended. */
 const copyUnderLoad = async (options: {
@@ -57,7 +63,7 @@ const copyUnderLoad = async (options: {
       copies += 1;
       if (unequal === 0) await load.switch('copying', 'all');
     }
-    if (unequal > 0) return { unequal, comparisons, copies, writes };
+    if (unequal > 0) return { unequal, comparisons, copies, writes, helpedBytes: load.helpedBytes };
     // The last copy, and then the pair mirrors.
     expect((await load.copy(options.copy)).end).toBe('done');
     expect(await load.switch('mirroring', 'keep', true)).toBe(true);
@@ -66,7 +72,7 @@ const copyUnderLoad = async (options: {
     writes = results.reduce((sum, { rounds }) => sum + rounds, 0);
     expect(results.flatMap(({ codes }) => codes)).toEqual([]);
     unequal += (await load.unequal('all')).length;
-    return { unequal, comparisons, copies, writes };
+    return { unequal, comparisons, copies, writes, helpedBytes: load.helpedBytes };
   } finally {
     await load.close();
   }
@@ -89,7 +95,7 @@ const overlap = async (writers: LockKind, comparisonsMax: number, deadlineMs: nu
     }
     const results = await load.stopWriters();
     unequal += (await load.unequal('all')).length;
-    return { unequal, comparisons, copies: 0, writes: results.reduce((sum, { rounds }) => sum + rounds, 0) };
+    return { unequal, comparisons, copies: 0, helpedBytes: 0, writes: results.reduce((sum, { rounds }) => sum + rounds, 0) };
   } finally {
     await load.close();
   }
@@ -100,6 +106,7 @@ describe('a copy under full host load', () => {
     const found = await copyUnderLoad({ copy: 'real', writers: 'real', rounds: 3, deadlineMs: 8000, dirtyRegionBytes, zerosEvery: 25 });
     expect(found.unequal).toBe(0);
     expect(found.copies).toBeGreaterThan(0);
+    expect(found.helpedBytes).toBeGreaterThan(0);
     expect(found.comparisons).toBeGreaterThan(3);
     expect(found.writes).toBeGreaterThan(100);
   });

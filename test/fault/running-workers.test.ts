@@ -1,4 +1,5 @@
 /** Threads of the engine that die in the middle of their work: a lane, a copy, a verify, the zero worker. */
+import { once } from 'node:events';
 import type { Worker } from 'node:worker_threads';
 import { describe, expect, it, vi } from 'vitest';
 import { KiB, MiB } from '../../src/core/units.ts';
@@ -187,6 +188,31 @@ describe('a copy worker that dies', () => {
     expect(await pair.verify()).toMatchObject({ differingBytes: 0 });
   });
 
+  it('[copy-helper-dies] goes on alone when it was its helper', async () => {
+    using threads = watchWorkerThreads();
+    await using device = await openDevice({ pvSize: '1G', lanes: 1 });
+    const { primary, secondary, host } = await bigPair(device);
+    await using _open = host;
+    const before = threads.count;
+    const since = await lastSeq(device);
+    await using load = hostLoad(host);
+    const pair = await primary.pair(secondary, { pace: 1 });
+    const told = async () => (await eventsSince(device, since)).filter(({ text }) => text === 'a worker died and was started again');
+    while (threads.since(before).length < 2) await later(5);
+    const helper = threads.since(before)[1] as Worker;
+    // It says so when it is ready for its task.
+    await once(helper, 'message');
+    await later(50);
+    await helper.terminate();
+    expect(pair.status()).toMatchObject({ state: 'duplex-pending' });
+    await pair.set({ pace: 15 });
+    await pair.wait('duplex', { timeoutMs: 30_000 });
+    await load.stop();
+    expect(await told()).toHaveLength(1);
+    expect(pair.status().copiedBytes).toBeLessThanOrEqual(BIG_BYTES);
+    expect(await pair.verify()).toMatchObject({ differingBytes: 0 });
+  });
+
   it('before it is ready leaves its copy to another one', async () => {
     using threads = watchWorkerThreads();
     await using device = await openDevice({ pvSize: '1G', lanes: 1 });
@@ -212,8 +238,8 @@ describe('a verify worker that dies', () => {
     await using load = hostLoad(host);
     const verifying = failure(pair.verify());
     while ((pair.status().verify?.checkedBytes ?? 0) < 8 * MiB) await later(5);
-    // The thread of the copy, which the pool gave to the verify.
-    await threads.since(1).at(-1)?.terminate();
+    // The threads of the copy, one of which the pool gave to the verify.
+    for (const thread of threads.since(1)) await thread.terminate();
     expect(await verifying).toMatchObject({ code: 'INTERNAL', message: expect.stringContaining('died') });
     await load.stop();
     expect(pair.state).toBe('duplex');

@@ -4,8 +4,9 @@
  */
 import type { PairMode } from '../../src/data/plane-api.ts';
 import { switchPairs } from '../../src/data/pair-switch.ts';
-import { deviceBlock, PAIR, SLOT_COPY_FIRST, SLOT_MAIN } from '../../src/data/shared-memory.ts';
+import { deviceBlock, PAIR, SLOT_COPY_FIRST, SLOT_COPY_HELPER, SLOT_MAIN, wideCount } from '../../src/data/shared-memory.ts';
 import { WriteGate } from '../../src/data/write-gate.ts';
+import type { HelpResult } from '../../src/data/copy-helper.ts';
 import type { CopyResult } from '../../src/data/copy-task.ts';
 import { type LegPair, PRIMARY, unequalRegions } from './plane-legs.ts';
 import type { TraceEvent, TraceShared } from './plane-trace.ts';
@@ -13,6 +14,18 @@ import { CONTROL, controlBlock, type LockKind, startThread, type Thread, type Wr
 
 export type WriteResult = { readonly rounds: number; readonly codes: readonly string[] };
 type WriterOptions = Partial<Pick<WriteJob, 'volume' | 'locks' | 'where' | 'lengthMax' | 'zerosEvery' | 'restMs' | 'burst' | 'flushEvery'>>;
+
+/** A thread that copies, or helps, each time that it is told. */
+type Copier = { readonly thread: Thread<void>; readonly control: Int32Array };
+
+const onGo = <R>({ thread, control }: Copier): Promise<R> => {
+  const ended = new Promise<R>((resolve) => {
+    thread.onSaid = (result) => resolve(result as R);
+  });
+  Atomics.add(control, CONTROL.GO, 1);
+  Atomics.notify(control, CONTROL.GO);
+  return ended;
+};
 
 export class PlaneLoad {
   readonly legs: LegPair;
@@ -22,7 +35,10 @@ export class PlaneLoad {
   readonly #trace: TraceShared | undefined;
   readonly #survivesPowerLoss: boolean;
   readonly #ended: Array<Thread<unknown>> = [];
-  #copier: { readonly thread: Thread<void>; readonly control: Int32Array } | null = null;
+  /** What helpers have copied. */
+  helpedBytes = 0;
+  #copier: Copier | null = null;
+  #helper: Copier | null = null;
 
   /** @param trace records everything that the threads write and sync; they keep it until they have ended (`events`) */
   constructor(legs: LegPair, options: { readonly trace?: TraceShared; readonly survivesPowerLoss?: boolean } = {}) {
@@ -72,26 +88,34 @@ export class PlaneLoad {
     while (Atomics.load(words, CONTROL.READY) === 0) await Promise.race([later(2), thread.done]);
   }
 
-  /** The copy, in a thread of its own, to its end. */
+  /** The copy and its helper, in threads of their own, to their end. */
   async copy(locks: LockKind = 'real'): Promise<CopyResult> {
-    const { pair } = this.legs;
-    Atomics.store(pair.block.words, PAIR.COPY_STOP, 0);
-    Atomics.store(pair.block.words, PAIR.COPY_ACTIVE, 1);
+    const { words } = this.legs.pair.block;
+    Atomics.store(words, PAIR.COPY_STOP, 0);
+    Atomics.store(words, PAIR.COPY_ACTIVE, 1);
+    Atomics.store(words, PAIR.HELPER_END, 0);
     try {
       this.#copier ??= this.#startCopier(locks);
-      const { thread, control } = this.#copier;
-      const ended = new Promise<CopyResult>((resolve) => {
-        thread.onSaid = (result) => resolve(result as CopyResult);
+      this.#helper ??= this.#startHelper(locks);
+      Atomics.store(words, PAIR.STRETCH, 0);
+      let isOver = false;
+      const copied = onGo<CopyResult>(this.#copier).finally(() => {
+        isOver = true;
       });
-      Atomics.add(control, CONTROL.GO, 1);
-      Atomics.notify(control, CONTROL.GO);
-      return await Promise.race([ended, thread.done.then(() => ({ end: 'stopped' as const }))]);
+      // A lead that is at work may have help.
+      while (!isOver && Atomics.load(words, PAIR.STRETCH) === 0) await Promise.race([later(0), this.#copier.thread.done]);
+      const helped = onGo<HelpResult>(this.#helper);
+      const result = await Promise.race([copied, this.#copier.thread.done.then(() => ({ end: 'stopped' as const }))]);
+      Atomics.store(words, PAIR.HELPER_END, 1);
+      const help = await Promise.race([helped, this.#helper.thread.done.then(() => ({ end: 'helped' as const }))]);
+      this.helpedBytes += wideCount(words, PAIR.HELPER_COPIED_LOW);
+      return help.end === 'failed' ? help : result;
     } finally {
-      Atomics.store(pair.block.words, PAIR.COPY_ACTIVE, 0);
+      Atomics.store(words, PAIR.COPY_ACTIVE, 0);
     }
   }
 
-  #startCopier(locks: LockKind): { thread: Thread<void>; control: Int32Array } {
+  #startCopier(locks: LockKind): Copier {
     const control = controlBlock();
     const { path, fd } = this.legs.pair.primaryFile;
     const thread = startThread<void>({
@@ -102,6 +126,14 @@ export class PlaneLoad {
       file: { path, fd },
       survivesPowerLoss: this.#survivesPowerLoss,
     });
+    this.#ended.push(thread);
+    return { thread, control: new Int32Array(control) };
+  }
+
+  #startHelper(locks: LockKind): Copier {
+    const control = controlBlock();
+    const common = { ...this.#common(SLOT_COPY_HELPER), control, locks, survivesPowerLoss: this.#survivesPowerLoss };
+    const thread = startThread<void>({ kind: 'help', ...common });
     this.#ended.push(thread);
     return { thread, control: new Int32Array(control) };
   }
@@ -138,9 +170,10 @@ export class PlaneLoad {
   async stop(): Promise<void> {
     this.stopCopy();
     await this.stopWriters().catch(() => undefined);
-    if (this.#copier !== null) {
-      Atomics.store(this.#copier.control, CONTROL.STOP, 1);
-      await this.#copier.thread.done.catch(() => undefined);
+    for (const copier of [this.#copier, this.#helper]) {
+      if (copier === null) continue;
+      Atomics.store(copier.control, CONTROL.STOP, 1);
+      await copier.thread.done.catch(() => undefined);
     }
   }
 

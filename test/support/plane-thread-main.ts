@@ -3,6 +3,7 @@ import { record, Recorder } from './plane-trace.ts';
 import fs from 'node:fs';
 import { parentPort, workerData } from 'node:worker_threads';
 import { LOCK_GRANULE_BYTES } from '../../src/core/units.ts';
+import { CopyHelper } from '../../src/data/copy-helper.ts';
 import { CopyTask } from '../../src/data/copy-task.ts';
 import { FlushGroup } from '../../src/data/flush-group.ts';
 import { type RangeExclusion, RangeLocks } from '../../src/data/range-locks.ts';
@@ -29,7 +30,7 @@ const pathOf = (job: { readonly device: SharedArrayBuffer; readonly slot: number
   return locks === 'real' ? new WritePath(device, job.slot, report) : new WritePath(device, job.slot, report, NO_LOCKS);
 };
 
-const pictureOf = (job: Job<'write'> | Job<'copy'>): WorkerVolumes<WorkerVolume> => {
+const pictureOf = (job: Job<'write'> | Job<'copy'> | Job<'help'>): WorkerVolumes<WorkerVolume> => {
   const picture = new WorkerVolumes<WorkerVolume>(job.slot, (base) => base);
   picture.survivesPowerLoss = job.survivesPowerLoss;
   for (const message of [...job.volumes, ...job.pairs]) picture.apply(message);
@@ -109,13 +110,23 @@ const copy = async (job: Job<'copy'>): Promise<void> => {
     path: pathOf(job, job.locks),
     survivesPowerLoss: () => job.survivesPowerLoss,
   };
+  await eachGo(control, async () => say({ said: await new CopyTask(pair, file, place).run(() => {}) }));
+};
+
+const help = async (job: Job<'help'>): Promise<void> => {
+  const pair = pictureOf(job).pairs.get((job.pairs[0] as { id: number }).id) as WorkerPair;
+  const place = { device: new Int32Array(job.device), path: pathOf(job, job.locks) };
+  await eachGo(new Int32Array(job.control), async () => say({ said: await new CopyHelper(pair, place).run(() => {}) }));
+};
+
+const eachGo = async (control: Int32Array, run: () => Promise<void>): Promise<void> => {
   Atomics.store(control, CONTROL.READY, 1);
   for (let round = 0; Atomics.load(control, CONTROL.STOP) === 0; ) {
     if (Atomics.load(control, CONTROL.GO) === round) {
       Atomics.wait(control, CONTROL.GO, round, 20);
       continue;
     }
-    say({ said: await new CopyTask(pair, file, place).run(() => {}) });
+    await run();
     round += 1;
     Atomics.store(control, CONTROL.ROUNDS, round);
   }
@@ -216,6 +227,8 @@ const run = (job: ThreadJob): unknown => {
       return write(job);
     case 'copy':
       return copy(job);
+    case 'help':
+      return help(job);
     case 'contend':
       return contend(job);
     case 'hold':

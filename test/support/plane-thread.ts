@@ -47,6 +47,14 @@ export type CopyJob = Common &
     readonly file: { readonly path: string; readonly fd: number };
     readonly survivesPowerLoss: boolean;
   };
+/** Helps that copy, each time that its own GO is counted up, until STOP; ROUNDS counts how often its help has ended. */
+export type HelpJob = Common &
+  Picture & {
+    readonly kind: 'help';
+    readonly control: SharedArrayBuffer;
+    readonly locks: LockKind;
+    readonly survivesPowerLoss: boolean;
+  };
 /** Takes ranges of granules and says how often it found somebody else inside of one. */
 export type ContendJob = Common & {
   readonly kind: 'contend';
@@ -66,7 +74,7 @@ export type CloseJob = Common & { readonly kind: 'close'; readonly rounds: numbe
 /** Marks extents and looks into the file right after each. */
 export type MarkJob = Common & { readonly kind: 'mark'; readonly volume: VolumeMessage; readonly rounds: number; readonly seed: number };
 
-export type ThreadJob = WriteJob | CopyJob | ContendJob | HoldJob | PassJob | CloseJob | MarkJob;
+export type ThreadJob = WriteJob | CopyJob | HelpJob | ContendJob | HoldJob | PassJob | CloseJob | MarkJob;
 
 export type Thread<R> = {
   /** What it answers; rejects when it dies. */

@@ -1,0 +1,133 @@
+/**
+ * The helper of a copy: takes part of its steps while hosts are quiet, and is never needed. Beside a lead, in threads of their own,
+ * it is in test/fault/exclusion.test.ts.
+ */
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { countSet, setRange } from '../../../src/core/dirty-bitmap.ts';
+import { KiB, MiB } from '../../../src/core/units.ts';
+import { CopyHelp } from '../../../src/data/copy-help.ts';
+import { CopyHelper, type HelpResult } from '../../../src/data/copy-helper.ts';
+import { CopyTask } from '../../../src/data/copy-task.ts';
+import { DEVICE, deviceBlock, MODE, PAIR, SLOT_COPY_FIRST, SLOT_COPY_HELPER } from '../../../src/data/shared-memory.ts';
+import { type WorkerPair, WritePath } from '../../../src/data/write-path.ts';
+import { type LegPair, legPair, legStore, unequalRegions, workerPair } from '../../support/plane-legs.ts';
+import { type TemporaryDirectory, temporaryDirectory } from '../../support/temporary.ts';
+
+const REGIONS = 24;
+
+let temporary: TemporaryDirectory;
+let legs: LegPair;
+let pair: WorkerPair;
+let device: Int32Array;
+
+beforeEach(async () => {
+  temporary = await temporaryDirectory();
+  legs = legPair(legStore(temporary.root), REGIONS);
+  pair = workerPair(legs);
+  device = deviceBlock();
+  for (let at = 0; at < REGIONS; at += 1) pair.primary.leg.write(Buffer.alloc(MiB, at + 1), 0, at * MiB, MiB);
+  legs.pair.apply('copying', 'all');
+});
+
+afterEach(async () => {
+  legs.close();
+  await temporary[Symbol.asyncDispose]();
+});
+
+const helper = (): CopyHelper => new CopyHelper(pair, { device, path: new WritePath(device, SLOT_COPY_HELPER, () => {}) });
+const lead = (): CopyTask =>
+  new CopyTask(pair, legs.pair.primaryFile, {
+    device,
+    slot: SLOT_COPY_FIRST,
+    path: new WritePath(device, SLOT_COPY_FIRST, () => {}),
+    survivesPowerLoss: () => false,
+  });
+const tellEnd = (): number => Atomics.store(pair.block.words, PAIR.HELPER_END, 1);
+
+describe('the helper of a copy', () => {
+  it('takes every stretch that nobody has taken, and says what it copied', async () => {
+    expect(await helper().run(() => {})).toEqual({ end: 'helped' });
+    expect(countSet(pair.block.primary)).toBe(0);
+    expect(unequalRegions(legs, 'all')).toEqual([]);
+    expect(legs.pair.copiedBytes()).toBe(REGIONS * MiB);
+  });
+
+  it('leaves what it has not done to the lead when it is told to end', async () => {
+    let steps = 0;
+    await helper().run(() => {
+      steps += 1;
+      if (steps > 3) tellEnd();
+    });
+    expect(legs.pair.copiedBytes()).toBe(3 * MiB);
+    expect(await lead().run(() => {})).toEqual({ end: 'done' });
+    expect(unequalRegions(legs, 'all')).toEqual([]);
+    expect(legs.pair.copiedBytes()).toBe(REGIONS * MiB);
+  });
+
+  it('does nothing while a host is at work', async () => {
+    let looks = 0;
+    await helper().run(() => {
+      looks += 1;
+      Atomics.add(device, DEVICE.SLOT_FIRST + DEVICE.SLOT_WORDS + DEVICE.SLOT_REQUESTS, 1);
+      if (looks === 6) tellEnd();
+    });
+    expect(legs.pair.copiedBytes()).toBe(0);
+    expect(countSet(pair.block.primary)).toBe((REGIONS * MiB) / (64 * KiB));
+  });
+
+  it.each(['stop', 'mode'])('ends with the copy (%s)', async (what) => {
+    if (what === 'stop') Atomics.store(pair.block.words, PAIR.COPY_STOP, 1);
+    else Atomics.store(pair.block.words, PAIR.MODE, MODE.tracking);
+    expect(await helper().run(() => {})).toEqual({ end: 'helped' });
+    expect(legs.pair.copiedBytes()).toBe(0);
+  });
+
+  it('says which leg it could not read or write, and leaves the region dirty', async () => {
+    pair.secondary.leg.write = function () {
+      this.failure = 'ENOSPC';
+      return false;
+    };
+    expect(await helper().run(() => {})).toEqual({ end: 'failed', leg: 'target', code: 'ENOSPC' });
+    expect(countSet(pair.block.primary)).toBe((REGIONS * MiB) / (64 * KiB));
+  });
+
+  it('takes holes as the lead does: short ones, long ones, and those in the middle of a granule', async () => {
+    for (const [from, to] of [
+      [1, 3],
+      [5, 15],
+      [20.5, 20.75],
+    ] as const)
+      legs.legs.primary.clear(from * MiB, (to - from) * MiB);
+    setRange(pair.block.primary, 0, pair.block.regions);
+    await helper().run(() => {});
+    expect(countSet(pair.block.primary)).toBe(0);
+    expect(unequalRegions(legs, 'all')).toEqual([]);
+  });
+});
+
+describe("a copy's helper, as the main thread sees it", () => {
+  const help = (run: () => Promise<HelpResult | null>): CopyHelp =>
+    new CopyHelp(legs.pair, ({ queued }) => {
+      queued(() => {});
+      return run();
+    });
+  const { COPY_STOP } = PAIR;
+
+  it('stops the copy when a leg fails it, and says so at its end', async () => {
+    const failure: HelpResult = { end: 'failed', leg: 'source', code: 'EIO' };
+    const made = help(() => Promise.resolve(failure));
+    expect(await made.end()).toEqual(failure);
+    expect(Atomics.load(pair.block.words, COPY_STOP)).toBe(1);
+  });
+
+  it.each([
+    { how: 'ended', run: (): Promise<HelpResult | null> => Promise.resolve({ end: 'helped' }) },
+    { how: 'was given up', run: (): Promise<HelpResult | null> => Promise.resolve(null) },
+    { how: 'died', run: (): Promise<HelpResult | null> => Promise.reject(new Error('gone')) },
+  ])('that $how stops nothing', async ({ run }) => {
+    const made = help(run);
+    expect(await made.end()).toBeNull();
+    expect(Atomics.load(pair.block.words, COPY_STOP)).toBe(0);
+    expect(Atomics.load(pair.block.words, PAIR.HELPER_END)).toBe(1);
+  });
+});
