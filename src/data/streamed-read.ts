@@ -1,5 +1,5 @@
 /**
- * A long READ, answered in pieces of 256 KiB from a buffer of the pool: the socket writes from the very buffer that the
+ * A long READ, answered in pieces of 192 KiB from a buffer of the pool: the socket writes from the very buffer that the
  * file was read into, and the next piece is read when it has left, so a client that does not read its reply costs one
  * piece and no more.
  *
@@ -21,7 +21,10 @@ import type { Connection } from './connection.ts';
 import type { Lane, LaneVolume } from './lane.ts';
 import { truthLeg } from './write-path.ts';
 
-const PIECE_BYTES: number = 256 * 1024;
+/** What a unix socket takes at once: a longer piece leaves a rest for which the lane has to come back. */
+const PIECE_BYTES: number = 192 * 1024;
+/** Room for what comes in front of it, and for an error instead of it. */
+const HEADER_BYTES_MAX: number = 4096;
 
 export class StreamedRead {
   readonly #lane: Lane;
@@ -54,8 +57,7 @@ export class StreamedRead {
     const connection = this.#connection;
     while (this.#next < this.#end) {
       if (this.#isAside || connection.socket.isBlocked || connection.isGone) return;
-      // The slack of the pool's buffers has room for the header.
-      this.#buffer ??= this.#lane.buffers.take(connection, PIECE_BYTES);
+      this.#buffer ??= this.#lane.buffers.take(connection, HEADER_BYTES_MAX + PIECE_BYTES);
       if (this.#buffer === null) return;
       this.#sinceMs = this.#lane.nowMs;
       const bytes = Math.min(PIECE_BYTES, this.#end - this.#next);
