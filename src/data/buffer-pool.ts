@@ -1,16 +1,18 @@
 /**
- * A lane's buffers for pieces of long replies and for rests of requests: taken while one is under way, given back after it.
+ * A lane's buffers for large requests and replies: taken while one is under way, given back after it.
  *
  * Idle connections hold none, and all connections of a lane together hold no more than the budget: whoever comes
  * after that waits (data/buffer-queue.ts), so no client can make the engine take memory without bound. Sizes are powers
- * of two.
+ * of two with room for a header and the start of the next request behind a payload.
  */
 import { MiB } from '../core/units.ts';
 
 /** All large buffers of a lane: enough for more than a hundred transfers at one time. */
 const BUDGET_BYTES: number = 128 * MiB;
-/** One piece of a long read. */
-const PIECE_BYTES: number = MiB / 4;
+/** The largest buffer: one piece of a long read or write. */
+const PIECE_BYTES: number = MiB;
+/** Room behind a payload of a power of two. */
+const SLACK_BYTES: number = 64 * 1024;
 const CLASS_BYTES_MIN: number = 4 * 1024;
 /** Free buffers kept for reuse, in all. */
 const KEEP_BYTES_MAX: number = 8 * MiB;
@@ -50,12 +52,13 @@ export class BufferPool {
 
   /** There is one more for a piece. */
   get hasRoom(): boolean {
-    return this.#budgetedBytes + PIECE_BYTES <= this.#budgetBytes;
+    return this.#budgetedBytes + PIECE_BYTES + SLACK_BYTES <= this.#budgetBytes;
   }
 
-  /** A buffer of at least `bytes`, or null when the budget is used up. */
+  /** A buffer of at least `bytes` and a little more, or null when the budget is used up. */
   take(bytes: number): Buffer | null {
-    const size = sizeFor(bytes);
+    // The slack has room for the header before a payload of a power of two.
+    const size = sizeFor(bytes - SLACK_BYTES / 2) + SLACK_BYTES;
     if (this.#budgetedBytes + size > this.#budgetBytes) return null;
     this.#budgetedBytes += size;
     return this.#takeSize(size);

@@ -2,8 +2,8 @@
  * Who gets a lane's large buffers when there are not enough: a queue, first come, first served.
  *
  * A connection holds at most one at a time and needs no other to be done with it, so the queue always moves, unless a
- * client does not read the data that a buffer is held for: while others wait, the lane cuts off who holds one for too
- * long (`isShort`).
+ * client does not send the payload or does not read the data that a buffer is held for: while others wait, the lane
+ * cuts off who holds one for too long (`isShort`).
  */
 import type { BufferPool } from './buffer-pool.ts';
 import type { Connection } from './connection.ts';

@@ -2,8 +2,9 @@
  * One NBD connection on a lane: frames requests out of the byte stream, keeps the order of replies, and stops reading
  * whenever it cannot go on (the socket is full, writes are held, too much is under way).
  *
- * Bytes are parsed where libuv put them. Only what is left of a request that is not there in full is copied, in front of the
- * lane's next read; it is short, because the payload of a long write is carried out as it comes (data/streamed-write.ts).
+ * Bytes are parsed where libuv put them. Only what is left of a request that is not there in full is copied: a short
+ * rest in front of the lane's next read, a long one into a buffer of the pool, which the socket then fills directly. A long write
+ * that need not be whole at a split is not waited for at all (data/streamed-write.ts).
  * Invariant: `stopped` is empty or the one reason why requests wait; whoever removes the reason calls `proceed`.
  */
 import { NBD_CMD_DISC } from '../wire/nbd-constants.ts';
@@ -17,6 +18,8 @@ import type { ExportGrant } from './plane-api.ts';
 import type { StreamedRead } from './streamed-read.ts';
 import { STREAM_BYTES_MIN, type StreamedWrite, WRITE_PIECE_BYTES } from './streamed-write.ts';
 
+/** A longer request is gathered in a buffer of its own. */
+const GATHER_BYTES_MIN: number = 32 * 1024;
 /** Work done for one connection before the others of the lane get their turn: bytes, and so much for each request. */
 const TURN_BYTES: number = 8 * 1024 * 1024;
 const TURN_REQUEST_BYTES = 4096;
@@ -30,7 +33,7 @@ const END_GRACE_MS = 2000;
 
 export type Phase = 'handshake' | 'tls' | 'transmission' | 'closing';
 /** Why requests wait. */
-export type StopReason = '' | 'socket-full' | 'held' | 'deferred' | 'streaming' | 'turn';
+export type StopReason = '' | 'socket-full' | 'held' | 'deferred' | 'budget' | 'streaming' | 'turn';
 
 /** What the handshake settled. */
 export type Session = {
@@ -90,6 +93,12 @@ export class Connection {
   /** A rest that is in front of the next read. */
   #rest: Buffer | null = null;
   #restBytes = 0;
+  /** A long request on its way. */
+  #gather: Buffer | null = null;
+  #gathered = 0;
+  #needed = 0;
+  /** When the gathering began. */
+  #gatherSinceMs = 0;
   #isProcessing = false;
 
   constructor(lane: Lane, id: number, transport: 'unix' | 'tcp', address: string, negotiation: ServerNegotiation) {
@@ -102,13 +111,16 @@ export class Connection {
 
   /** Where the socket puts its next bytes. */
   nextBuffer(): Buffer {
+    const gather = this.#gather;
+    if (gather !== null) return gather.subarray(this.#gathered);
     return this.#lane.pool.isScarce ? this.#lane.shortReadBuffer : this.#lane.readBuffer;
   }
 
   received(buffer: Buffer, start: number, length: number): void {
     this.lastActivityMs = this.#lane.nowMs;
     if (this.phase === 'transmission' || this.phase === 'closing') {
-      this.#receivedRequests(buffer, start, length);
+      if (this.#gather !== null) this.#receivedGather(buffer, start, length);
+      else this.#receivedPlain(buffer, start, length);
     } else if (this.negotiation !== null) {
       this.#negotiate(this.negotiation.feed(buffer.subarray(start, start + length)));
     }
@@ -135,7 +147,7 @@ export class Connection {
     if (readAhead.length > 0) this.#process(readAhead, 0, readAhead.length);
   }
 
-  #receivedRequests(buffer: Buffer, start: number, length: number): void {
+  #receivedPlain(buffer: Buffer, start: number, length: number): void {
     const rest = this.#rest;
     if (rest === null) return this.#process(buffer, start, start + length);
     const restBytes = this.#restBytes;
@@ -152,6 +164,34 @@ export class Connection {
     const joined = Buffer.concat([rest.subarray(0, restBytes), buffer.subarray(start, start + length)]);
     pool.giveRest(rest);
     this.#process(joined, 0, joined.length);
+  }
+
+  #receivedGather(buffer: Buffer, start: number, length: number): void {
+    const gather = this.#gather as Buffer;
+    const end = start + length;
+    let at = start;
+    if (buffer.buffer === gather.buffer) {
+      this.#gathered += length;
+      at = end;
+    } else {
+      // Bytes that came elsewhere: from a stream socket, or from a read that had begun before the gathering.
+      const taken = Math.min(length, gather.length - this.#gathered);
+      buffer.copy(gather, this.#gathered, at, at + taken);
+      this.#gathered += taken;
+      at += taken;
+    }
+    if (this.#gathered < this.#needed) return;
+    const tail = at < end ? Buffer.from(buffer.subarray(at, end)) : null;
+    this.#gatherDone();
+    if (tail !== null) this.received(tail, 0, tail.length);
+  }
+
+  #gatherDone(): void {
+    const gather = this.#gather as Buffer;
+    const end = this.#gathered;
+    this.#gather = null;
+    this.#process(gather, 0, end);
+    this.#lane.pool.give(gather);
   }
 
   /** Handles the requests in [at, end) of `buffer`; keeps what is left. */
@@ -188,6 +228,7 @@ export class Connection {
   #one(buffer: Buffer, position: number, end: number): number {
     const session = this.session as Session;
     const headerBytes = requestHeaderBytes(session.mode);
+    this.#needed = headerBytes;
     if (end - position < headerBytes) return 0;
     const request = this.#lane.request;
     if (!parseRequest(buffer, position, session.mode, request)) {
@@ -200,24 +241,28 @@ export class Connection {
       this.leave('payload-too-large');
       return 0;
     }
-    const bytes = headerBytes + payloadBytes;
-    if (payloadBytes > WRITE_PIECE_BYTES || (payloadBytes >= STREAM_BYTES_MIN && end - position < bytes)) {
+    if (
+      payloadBytes > WRITE_PIECE_BYTES ||
+      (payloadBytes >= STREAM_BYTES_MIN && end - position < headerBytes + payloadBytes && !isPaired(session))
+    ) {
       this.writing = this.#lane.executor.beginWrite(this, session, request);
       return headerBytes;
     }
-    if (end - position < bytes) return 0;
+    this.#needed = headerBytes + payloadBytes;
+    if (end - position < this.#needed) return 0;
     if (request.type === NBD_CMD_DISC) {
       this.leave('client-disconnected');
       return 0;
     }
     if (!this.#lane.executor.execute(this, session, request, buffer, position + headerBytes)) return 0;
     this.requests += 1;
-    return bytes;
+    return this.#needed;
   }
 
   /** The next piece of a long write at `position`: the bytes it took, or 0 when it is not there in full or has to wait. */
   #piece(writing: StreamedWrite, buffer: Buffer, position: number, end: number): number {
-    if (end - position < writing.neededBytes) return 0;
+    this.#needed = writing.neededBytes;
+    if (end - position < this.#needed) return 0;
     const bytes = writing.pieceOf(end - position);
     if (!this.#lane.executor.writePiece(this, this.session as Session, writing, buffer, position, bytes)) return 0;
     if (writing.leftBytes === 0) {
@@ -227,8 +272,25 @@ export class Connection {
     return bytes;
   }
 
-  /** A rest is short or its sender is paused; it is taken even beyond the budget, because the bytes are here. */
   #keep(buffer: Buffer, position: number, end: number): void {
+    const bytes = end - position;
+    const isPartial = this.stopped === '';
+    if (isPartial && this.#needed > GATHER_BYTES_MIN && bytes < this.#needed) {
+      const gather = this.#lane.buffers.take(this, this.#needed);
+      if (gather !== null) {
+        buffer.copy(gather, 0, position, end);
+        this.#gather = gather;
+        this.#gathered = bytes;
+        this.#gatherSinceMs = this.#lane.nowMs;
+        return;
+      }
+      this.stop('budget');
+    }
+    this.#keepRest(buffer, position, end);
+  }
+
+  /** A rest is short or its sender is paused; it is taken even beyond the budget, because the bytes are here. */
+  #keepRest(buffer: Buffer, position: number, end: number): void {
     const rest = this.#lane.pool.takeRest(end - position);
     buffer.copy(rest, 0, position, end);
     this.#rest = rest;
@@ -266,12 +328,13 @@ export class Connection {
 
   /** There may be a buffer again. */
   goOn(): void {
-    this.stream?.pump();
+    if (this.stream === null) this.proceed('budget');
+    else this.stream.pump();
   }
 
   /** A request has come in part: its rest has to follow. */
   get isMidRequest(): boolean {
-    return this.stopped === '' && (this.#rest !== null || this.writing !== null);
+    return this.stopped === '' && (this.#rest !== null || this.#gather !== null || this.writing !== null);
   }
 
   /** A reply will come later; until then `heldBytes` of memory are in use for it. */
@@ -320,7 +383,8 @@ export class Connection {
 
   /** How long it has held a large buffer for the same piece of a transfer; null when it holds none. */
   heldMs(nowMs: number): number | null {
-    return this.stream?.heldMs(nowMs) ?? null;
+    if (this.stream !== null) return this.stream.heldMs(nowMs);
+    return this.#gather === null ? null : nowMs - this.#gatherSinceMs;
   }
 
   /** The socket is gone: gives back what it held. */
@@ -329,7 +393,9 @@ export class Connection {
     this.isLeaving = true;
     this.isGone = true;
     if (this.#rest !== null) this.#lane.pool.giveRest(this.#rest);
+    if (this.#gather !== null) this.#lane.pool.give(this.#gather);
     this.#rest = null;
+    this.#gather = null;
     this.waitingReplies.length = 0;
   }
 
@@ -366,3 +432,6 @@ export class Connection {
     };
   }
 }
+
+/** A write up to `WRITE_PIECE_BYTES` to a pair is on a split's image as a whole or not at all. */
+const isPaired = ({ volume }: Session): boolean => volume.primaryOf.length > 0 || volume.secondaryOf !== null;

@@ -23,8 +23,6 @@ import { truthLeg } from './write-path.ts';
 
 /** What a unix socket takes at once: a longer piece leaves a rest for which the lane has to come back. */
 const PIECE_BYTES: number = 192 * 1024;
-/** Room for what comes in front of it, and for an error instead of it. */
-const HEADER_BYTES_MAX: number = 4096;
 
 export class StreamedRead {
   readonly #lane: Lane;
@@ -57,7 +55,8 @@ export class StreamedRead {
     const connection = this.#connection;
     while (this.#next < this.#end) {
       if (this.#isAside || connection.socket.isBlocked || connection.isGone) return;
-      this.#buffer ??= this.#lane.buffers.take(connection, HEADER_BYTES_MAX + PIECE_BYTES);
+      // The slack of the pool's buffers has room for the header.
+      this.#buffer ??= this.#lane.buffers.take(connection, PIECE_BYTES);
       if (this.#buffer === null) return;
       this.#sinceMs = this.#lane.nowMs;
       const bytes = Math.min(PIECE_BYTES, this.#end - this.#next);

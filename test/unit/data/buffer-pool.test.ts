@@ -40,7 +40,7 @@ describe('a pool of buffers', () => {
   });
 
   it('says when it is scarce and when it has no room for one more piece', () => {
-    const pool = new BufferPool(2 * MiB + MiB / 8);
+    const pool = new BufferPool(3 * MiB);
     expect([pool.isScarce, pool.hasRoom]).toEqual([false, true]);
     const [first, second] = [pool.take(MiB), pool.take(MiB)];
     expect([pool.isScarce, pool.hasRoom, pool.take(MiB)]).toEqual([true, false, null]);
