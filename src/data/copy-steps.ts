@@ -106,7 +106,7 @@ export class CopySteps {
     }
   }
 
-  /** Copies what is dirty in the granule of `first`, or takes a long hole. @returns the region behind it */
+  /** Copies what is dirty in the granule of `first`, or takes the hole that it is in. @returns the region behind it */
   async take(first: number): Promise<number> {
     if (this.#isInHole) {
       const behind = this.#takeHole(first);
@@ -189,7 +189,9 @@ export class CopySteps {
     if (!this.#canSeekHoles) return null;
     const { block, dirtyRegionBytes, primary } = this.#pair;
     const offset = region * dirtyRegionBytes;
-    const near = Math.min(block.regions, Math.max(region + 1, Math.min(this.#stretchEnd, region + STRETCH_STEPS * this.#stepRegions)));
+    // No more than the gate's threshold, and one region at least: a holder of range locks has room for so many.
+    const ahead = Math.floor(HOLE_BYTES_MIN / dirtyRegionBytes);
+    const near = Math.min(block.regions, Math.max(region + 1, Math.min(this.#stretchEnd, region + ahead)));
     const { locks, gate } = this.#path;
     let behind = region;
     let hint = offset;

@@ -105,6 +105,22 @@ describe('the helper of a copy', () => {
   });
 });
 
+describe('a copy of the largest dirty regions', () => {
+  it('locks no more at once than a holder of range locks has room for', async () => {
+    const large = legPair(legStore(temporary.path('large')), 200, { dirtyRegionBytes: 64 * MiB });
+    try {
+      const worker = workerPair(large);
+      large.legs.primary.write(Buffer.alloc(MiB, 7), 0, 70 * MiB, MiB);
+      large.pair.apply('copying', 'all');
+      await new CopyHelper(worker, { device, path: new WritePath(device, SLOT_COPY_HELPER, () => {}) }).run(() => {});
+      expect(countSet(worker.block.primary)).toBe(0);
+      expect(unequalRegions(large, 'all')).toEqual([]);
+    } finally {
+      large.close();
+    }
+  });
+});
+
 describe("a copy's helper, as the main thread sees it", () => {
   const help = (run: () => Promise<HelpResult | null>): CopyHelp =>
     new CopyHelp(legs.pair, ({ queued }) => {
