@@ -247,7 +247,7 @@ export const throughput = async (rig: Rig): Promise<Section> => {
     text: [
       `fio's nbd engine over a unix socket, files on tmpfs and full of data, ${rig.settings.volumeBytes / 2 ** 20} MiB; every server on the same work in turns. ` +
         'twinvol has everything on that a user has on: locks, dirty bits, intents, access checks, logging.',
-      `"${LIMIT}" is no peer: a server of 170 lines of C that answers each request without doing anything. What it reaches is what the client and the ` +
+      `"${LIMIT}" is no peer: a small server in C that answers each request without doing anything. What it reaches is what the client and the ` +
         'sockets leave room for; where its ratio to the best peer is below what is wanted, no server could show more.',
     ],
     bars: raw.flatMap(({ pinning, legs, ours, found }) =>

@@ -20,13 +20,15 @@ const MODES = ['simple', 'structured', 'extended'] as const;
 const pattern = Buffer.allocUnsafe(HALF_BYTES);
 for (let at = 0; at < HALF_BYTES; at += 4) pattern.writeUInt32LE(Math.imul(at, 0x9e3779b1) >>> 0, at);
 
-const prepared = async (native: boolean): Promise<NbdServerProcess> => {
+/** A volume in a pair waits for payloads that another one carries out as they come. */
+const prepared = async (native: boolean, isPaired = false): Promise<NbdServerProcess> => {
   const server = await startNbdServer({
     native,
     tcp: true,
     durability: 'power',
     lanes: 1,
-    volumes: [{ name: 'v', capacityBytes: 2 * HALF_BYTES }],
+    volumes: (isPaired ? ['v', 'w'] : ['v']).map((name) => ({ name, capacityBytes: 2 * HALF_BYTES })),
+    ...(isPaired ? { pair: { primary: 0, secondary: 1 } } : {}),
   });
   using client = await RawNbd.connect({ path: server.socketPath }, 'v');
   expect((await client.ask({ type: nbd.NBD_CMD_WRITE, payload: pattern })).errno).toBe(0);
@@ -139,40 +141,44 @@ it.each(BOTH_KINDS)('requests of every kind and size, 64 in a row and cut anywhe
   );
 });
 
-it.each(BOTH_KINDS)('what writes of every size bring is where it belongs, wherever their payloads are cut: $kind', async ({ native }) => {
-  await using server = await prepared(native);
-  await fc.assert(
-    fc.asyncProperty(
-      fc.array(fc.integer({ min: 1, max: 300_000 }), { minLength: 1, maxLength: 24 }),
-      fc.infiniteStream(fc.oneof(fc.integer({ min: 1, max: 5000 }), fc.integer({ min: 1, max: 200_000 }))),
-      fc.integer({ min: 0, max: 5000 }),
-      fc.nat(),
-      async (sizes, cuts, start, seed) => {
-        using client = await RawNbd.connect({ path: server.socketPath }, 'v');
-        const total = sizes.reduce((sum, size) => sum + size, 0);
-        const content = Buffer.allocUnsafe(total);
-        for (let at = 0; at < total; at += 1) content[at] = Math.imul(at ^ seed, 0x9e3779b1) >>> 24;
-        let done = 0;
-        const requests = sizes.map((size) => {
-          const payload = content.subarray(done, done + size);
-          done += size;
-          return client.encode({ type: nbd.NBD_CMD_WRITE, offset: HALF_BYTES + start + done - size, payload });
-        });
-        const bytes = Buffer.concat(requests);
-        for (let at = 0; at < bytes.length; ) {
-          const cut = Math.min(bytes.length, at + (cuts.next().value as number));
-          client.socket.write(bytes.subarray(at, cut));
-          if (cut % 2 === 0) await new Promise((resolve) => setImmediate(resolve));
-          at = cut;
-        }
-        for (const _ of sizes) expect((await client.reply()).errno).toBe(0);
-        const { data } = await client.ask({ type: nbd.NBD_CMD_READ, offset: HALF_BYTES + start, length: total });
-        expect(data?.equals(content)).toBe(true);
-      },
-    ),
-    { numRuns: 40, endOnFailure: true },
-  );
-});
+const PAIRED_OR_NOT = BOTH_KINDS.flatMap((one) => [false, true].map((isPaired) => ({ ...one, isPaired })));
+it.each(PAIRED_OR_NOT)(
+  'writes cut anywhere in their payloads are where they belong: $kind, in a pair: $isPaired',
+  async ({ native, isPaired }) => {
+    await using server = await prepared(native, isPaired);
+    await fc.assert(
+      fc.asyncProperty(
+        fc.array(fc.integer({ min: 1, max: 300_000 }), { minLength: 1, maxLength: 24 }),
+        fc.infiniteStream(fc.oneof(fc.integer({ min: 1, max: 5000 }), fc.integer({ min: 1, max: 200_000 }))),
+        fc.integer({ min: 0, max: 5000 }),
+        fc.nat(),
+        async (sizes, cuts, start, seed) => {
+          using client = await RawNbd.connect({ path: server.socketPath }, 'v');
+          const total = sizes.reduce((sum, size) => sum + size, 0);
+          const content = Buffer.allocUnsafe(total);
+          for (let at = 0; at < total; at += 1) content[at] = Math.imul(at ^ seed, 0x9e3779b1) >>> 24;
+          let done = 0;
+          const requests = sizes.map((size) => {
+            const payload = content.subarray(done, done + size);
+            done += size;
+            return client.encode({ type: nbd.NBD_CMD_WRITE, offset: HALF_BYTES + start + done - size, payload });
+          });
+          const bytes = Buffer.concat(requests);
+          for (let at = 0; at < bytes.length; ) {
+            const cut = Math.min(bytes.length, at + (cuts.next().value as number));
+            client.socket.write(bytes.subarray(at, cut));
+            if (cut % 2 === 0) await new Promise((resolve) => setImmediate(resolve));
+            at = cut;
+          }
+          for (const _ of sizes) expect((await client.reply()).errno).toBe(0);
+          const { data } = await client.ask({ type: nbd.NBD_CMD_READ, offset: HALF_BYTES + start, length: total });
+          expect(data?.equals(content)).toBe(true);
+        },
+      ),
+      { numRuns: 40, endOnFailure: true },
+    );
+  },
+);
 
 it.each(MODES)('a request cut in two at every byte of its header is understood: %s', async (mode) => {
   await using server = await prepared(true);
