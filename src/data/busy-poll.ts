@@ -31,6 +31,11 @@ export class BusyPoll {
   #waitEndsUs = 0;
   #isOn = false;
 
+  /** One client is busy, and its socket is looked at without waiting for the event loop. */
+  get isOn(): boolean {
+    return this.#isOn;
+  }
+
   /** The event loop gives `owner` a turn; `end` must follow. */
   begin(owner: object): void {
     this.#isOn = false;

@@ -20,7 +20,6 @@ import type { Lane } from './lane.ts';
 import type { ClientDeadlines, ConnectionReport, TlsMaterial, ToLane } from './lane-messages.ts';
 import { isWithinReserve } from './descriptor-reserve.ts';
 import { LaneSocket, type SocketEvents } from './lane-socket.ts';
-import { BusyPoll } from './busy-poll.ts';
 import { BACKLOG, KEEP_ALIVE } from './listener.ts';
 import type { ExportGrant, ExportRefusal, PeerIdentity } from './plane-api.ts';
 
@@ -50,7 +49,6 @@ export class ConnectionTable {
   readonly #asks = new Map<number, Connection>();
   readonly #grants = new WeakMap<Connection, ExportGrant>();
   readonly #servers: net.Server[] = [];
-  readonly #poll = new BusyPoll();
   #endings: Ending[] = [];
   #ask = 0;
   #ownId = 0;
@@ -122,7 +120,7 @@ export class ConnectionTable {
       nextBuffer: () => connection.nextBuffer(),
       drained: () => this.#lane.drained(connection),
       ended: (reason) => this.#ended(connection, reason),
-      poll: this.#poll,
+      poll: this.#lane.poll,
     };
   }
 

@@ -29,6 +29,9 @@ const DEFERRED_MAX = 256;
 /** Bytes of payloads and replies that such requests may hold: of one connection, and of all of a lane beyond one request each. */
 const DEFERRED_BYTES_MAX: number = 32 * 1024 * 1024;
 const LANE_DEFERRED_BYTES_MAX: number = 96 * 1024 * 1024;
+/** The one busy client of a lane gets its replies after so many short requests: it makes new ones while the rest is carried out. */
+const REPLIES_EARLY = 4;
+const SHORT_BYTES: number = 16 * 1024;
 const END_GRACE_MS = 2000;
 
 export type Phase = 'handshake' | 'tls' | 'transmission' | 'closing';
@@ -201,12 +204,18 @@ export class Connection {
     this.#isProcessing = true;
     let position = at;
     let work = 0;
+    let short = 0;
     const beganMs = performance.now();
     while (this.stopped === '' && !this.isLeaving && position < end) {
       const used = this.writing === null ? this.#one(buffer, position, end) : this.#piece(this.writing, buffer, position, end);
       if (used === 0) break;
       position += used;
       work += TURN_REQUEST_BYTES + Math.min(lane.request.length, TURN_LENGTH_MAX);
+      if (lane.poll.isOn && lane.request.length <= SHORT_BYTES) short += 1;
+      if (short === REPLIES_EARLY) {
+        lane.outbox.flush(this);
+        short = 0;
+      }
       if (work > TURN_BYTES && position < end) {
         this.stop('turn');
         lane.laterTurn(this);

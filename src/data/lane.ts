@@ -10,6 +10,7 @@ import type { MessagePort } from 'node:worker_threads';
 import { fsExt } from '../platform/native.ts';
 import { NbdRequest } from '../wire/nbd-transmission.ts';
 import { BufferPool } from './buffer-pool.ts';
+import { BusyPoll } from './busy-poll.ts';
 import { BufferQueue } from './buffer-queue.ts';
 import type { Connection } from './connection.ts';
 import { ConnectionTable } from './connection-table.ts';
@@ -49,6 +50,7 @@ export class Lane {
   /** The request that is being executed; filled again for each. */
   readonly request: NbdRequest = new NbdRequest();
   readonly outbox: Outbox = new Outbox();
+  readonly poll: BusyPoll = new BusyPoll();
   readonly path: WritePath;
   readonly flushes: FlushGroup;
   readonly executor: Executor;
