@@ -10,7 +10,7 @@
  * has noted what was dirty, and the lead alone writes the bitmap's file. The copy pointer never goes back within one copy.
  */
 import fs from 'node:fs';
-import { bitmapWords, countSet, mergeInto, nextSet } from '../core/dirty-bitmap.ts';
+import { bitmapWords, countSet, mergeInto, nextSet, setRange } from '../core/dirty-bitmap.ts';
 import { systemCode } from '../core/faults.ts';
 import { MiB } from '../core/units.ts';
 import type { BitmapFile } from '../store/bitmap-file.ts';
@@ -39,7 +39,10 @@ export class CopyTask {
   readonly #steps: CopySteps;
   /** Null: it was asked for, or nobody could help. */
   #askForHelp: (() => void) | null;
-  /** What was dirty at the last good sync: everything that is not in here is durable on the follower. */
+  /**
+   * What was dirty at the last good sync: everything that is not in here is durable on the follower. At first also what the bitmap's
+   * file has: a lead before this one may have copied that, and died before its sync.
+   */
   #undurable: Int32Array;
   #syncFailures: number;
   readonly #failures: SyncFailures;
@@ -63,6 +66,7 @@ export class CopyTask {
     this.#persistedMs = performance.now();
     const { words, primary } = pair.block;
     this.#undurable = primary.slice();
+    mergeFile(this.#undurable, pair.block.regions, file);
     this.#syncFailures = Atomics.load(words, PAIR.SYNC_FAILURES);
     this.#failures = new SyncFailures(place.device);
     for (const { leg } of [pair.primary, pair.secondary]) this.#lost.set(leg.number, this.#failures.sum(leg.pvs));
@@ -169,3 +173,9 @@ export class CopyTask {
     }
   }
 }
+
+const mergeFile = (bits: Int32Array, regions: number, file: BitmapFile): void => {
+  const filed = file.read();
+  if (filed === null) setRange(bits, 0, regions);
+  else mergeInto(bits, filed);
+};

@@ -114,12 +114,18 @@ export class BitmapFile {
    * where bits were cleared without a sync, the medium names more as dirty, not less.
    */
   holds(words: Int32Array): boolean {
+    const found = this.read();
+    return found !== null && words.every((word, index) => found[index] === word);
+  }
+
+  /** The bits that the file holds, in whole pages; null when it is not there or not whole. */
+  read(): Int32Array | null {
     const bytes = readWhole(this.path);
-    if (bytes === null) return false;
+    if (bytes === null) return null;
     const pages = pagesOf(this.#header.bits);
     const found = new Int32Array(pages * PAGE_WORDS);
-    for (let page = 0; page < pages; page += 1) if (!decodePage(bytes, pageOffset(page), page, found)) return false;
-    return words.every((word, index) => found[index] === word);
+    for (let page = 0; page < pages; page += 1) if (!decodePage(bytes, pageOffset(page), page, found)) return null;
+    return found;
   }
 
   sync(): void {
