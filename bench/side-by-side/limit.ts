@@ -3,22 +3,19 @@
  * for, and so what a ratio between servers can be at most. It is no peer. Needs a C compiler; without one it is left out.
  */
 import { existsSync } from 'node:fs';
-import { join } from 'node:path';
-import { findProgram } from '../../src/platform/program.ts';
-import { type Cpus, OwnedProcess, runProgram } from './owned-process.ts';
+import { compiledProgram } from './compiled.ts';
+import { type Cpus, OwnedProcess } from './owned-process.ts';
 import type { Workplace } from './workplace.ts';
 
 export const LIMIT = 'does nothing';
-const SOURCE: string = join(import.meta.dirname, 'does-nothing.c');
-const COMPILE_MS_MAX = 60_000;
 
 export type LimitServer = AsyncDisposable & { readonly name: string; readonly uri: string };
 
 /** @returns null where there is no compiler */
 export const startLimit = async (place: Workplace, bytes: number, cpus: Cpus): Promise<LimitServer | null> => {
-  if (findProgram('cc') === null) return null;
-  const [program, socket] = [place.path('does-nothing'), place.path(`does-nothing${cpus === null ? '' : '-p'}.sock`)];
-  if (!existsSync(program)) await runProgram('cc', ['-O2', '-pthread', '-o', program, SOURCE], COMPILE_MS_MAX);
+  const program = await compiledProgram(place, 'does-nothing');
+  if (program === null) return null;
+  const socket = place.path(`does-nothing${cpus === null ? '' : '-p'}.sock`);
   const server = new OwnedProcess(program, [socket, String(bytes)], { cpus });
   try {
     await server.until(() => existsSync(socket), 'opened its socket');

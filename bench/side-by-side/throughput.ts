@@ -3,8 +3,10 @@
  * that is measured is busy; the order of servers turns from round to round.
  */
 import { type Cell, valueOf } from './cells.ts';
+import { compiledProgram } from './compiled.ts';
 import { EngineProcess } from './engine-process.ts';
-import { type FioInput, type FioResult, runFio } from './fio.ts';
+import { type FioInput, runFio } from './fio.ts';
+import { LEAN, runLean } from './lean-client.ts';
 import { LIMIT, startLimit } from './limit.ts';
 import { medianOf, short, times } from './numbers.ts';
 import { type PeerName, type PeerServer, PAIR_PEERS, SINGLE_PEERS, startPair, startSingle } from './peers.ts';
@@ -27,6 +29,8 @@ type Target = { readonly name: string; readonly uri: string };
 export type CellSamples = { readonly cell: Cell; readonly samples: Readonly<Record<string, readonly number[]>> };
 type Pinning = 'pinned' | 'free';
 type Legs = 'one' | 'two';
+
+const WHERE: Readonly<Record<Pinning, string>> = { pinned: 'server and client on a processor each', free: 'not pinned' };
 
 const startedPeers = async (
   names: readonly PeerName[],
@@ -54,15 +58,19 @@ const inputOf = ({ rw, blockBytes, depth, jobs }: Cell, settings: Settings, pinn
   cpus: cpusOf(pinning, CLIENT_CPUS),
 });
 
+/** How one cell is measured at one server. */
+type Measure = (cell: Cell, uri: string) => Promise<{ readonly iops: number; readonly bytesPerSecond: number }>;
+
 /** A peer that fails twice goes without this sample; twinvol must not fail. */
-const measureOnce = async (input: FioInput, name: string, say: (text: string) => void): Promise<FioResult | null> => {
+const measureOnce = async (measure: Measure, cell: Cell, { name, uri }: Target, say: (text: string) => void): Promise<number | null> => {
+  const once = async (): Promise<number> => valueOf(cell, await measure(cell, uri));
   try {
-    return await runFio(input);
+    return await once();
   } catch (error) {
     if (name === OURS_SINGLE || name === OURS_PAIR) throw error;
   }
   try {
-    return await runFio(input);
+    return await once();
   } catch (error) {
     say(`${name} failed twice, without this sample: ${(error as Error).message.split('\n')[0]}`);
     return null;
@@ -70,20 +78,20 @@ const measureOnce = async (input: FioInput, name: string, say: (text: string) =>
 };
 
 const measureCells = async (
-  settings: Settings,
-  pinning: Pinning,
+  cells: readonly Cell[],
+  runs: number,
   targets: readonly Target[],
+  measure: Measure,
   say: (text: string) => void,
 ): Promise<CellSamples[]> => {
   const found: CellSamples[] = [];
-  for (const cell of settings.cells) {
+  for (const cell of cells) {
     const samples: Record<string, number[]> = Object.fromEntries(targets.map(({ name }) => [name, []]));
-    for (let round = 0; round < settings.runs; round += 1) {
+    for (let round = 0; round < runs; round += 1) {
       for (let turn = 0; turn < targets.length; turn += 1) {
         const target = targets[(turn + round) % targets.length];
-        if (target === undefined) continue;
-        const result = await measureOnce({ uris: [target.uri], ...inputOf(cell, settings, pinning) }, target.name, say);
-        if (result !== null) samples[target.name]?.push(valueOf(cell, result));
+        const value = target === undefined ? null : await measureOnce(measure, cell, target, say);
+        if (target !== undefined && value !== null) samples[target.name]?.push(value);
       }
     }
     say(`${cell.name}: ${targets.map(({ name }) => `${name} ${short(medianOf(samples[name] ?? []))}`).join(', ')} ${cell.unit}`);
@@ -100,7 +108,13 @@ export type Rig = {
 };
 
 type CellProfile = { readonly name: string; readonly share: ThreadShare };
-type Measured = { readonly single: CellSamples[]; readonly pair: CellSamples[]; readonly profiles: readonly CellProfile[] };
+type Measured = {
+  readonly single: CellSamples[];
+  readonly pair: CellSamples[];
+  /** The deep cells of the pair again, with a client that costs little. */
+  readonly lean: CellSamples[];
+  readonly profiles: readonly CellProfile[];
+};
 
 /** One run more of each cell, not counted, with a profile of every thread. */
 const profileCells = async (settings: Settings, pinning: Pinning, directory: string, engine: EngineProcess): Promise<CellProfile[]> => {
@@ -124,6 +138,21 @@ const profileTable = (profiles: readonly CellProfile[]): Table => ({
     share.top.map((one) => `${one.name} ${Math.round(one.percent)} %`).join(', '),
   ]),
 });
+
+/** The deep cells once more, where the client has a processor of its own and may be what limits. */
+const measureLean = async (
+  place: Workplace,
+  settings: Settings,
+  targets: readonly Target[],
+  say: (text: string) => void,
+): Promise<CellSamples[]> => {
+  const cells = settings.cells.filter((cell) => targetOf(cell, 'two') > 1);
+  const program = cells.length === 0 ? null : await compiledProgram(place, 'lean-client');
+  if (program === null) return [];
+  say(`two legs, pinned, ${LEAN}`);
+  const measure: Measure = (cell, uri) => runLean(program, { uri, ...inputOf(cell, settings, 'pinned') });
+  return measureCells(cells, settings.runs, targets, measure, say);
+};
 
 /** Both kinds of servers for one pinning, and their cells. */
 const runPinning = async ({ place, settings, peers, say }: Rig, pinning: Pinning): Promise<Measured> => {
@@ -163,18 +192,17 @@ const runPinning = async ({ place, settings, peers, say }: Rig, pinning: Pinning
   for (const peer of pairs) scope.use(peer);
   const limit = pairs.length === 0 ? null : await startLimit(place, volumeBytes, cpus);
   if (limit !== null) scope.use(limit);
+  const withFio: Measure = (cell, uri) => runFio({ uris: [uri], ...inputOf(cell, settings, pinning) });
   say(`one leg, ${pinning}`);
-  const single = await measureCells(settings, pinning, [{ name: OURS_SINGLE, uri: engine.uri('one') }, ...singles], say);
+  const ours = { name: OURS_SINGLE, uri: engine.uri('one') };
+  const single = await measureCells(settings.cells, settings.runs, [ours, ...singles], withFio, say);
   say(`two legs, ${pinning}`);
-  const pair = await measureCells(
-    settings,
-    pinning,
-    [{ name: OURS_PAIR, uri: engine.uri('primary') }, ...pairs, ...(limit === null ? [] : [limit])],
-    say,
-  );
+  const both = [{ name: OURS_PAIR, uri: engine.uri('primary') }, ...pairs];
+  const pair = await measureCells(settings.cells, settings.runs, limit === null ? both : [...both, limit], withFio, say);
+  const lean = pinning === 'pinned' && pairs.length > 0 ? await measureLean(place, settings, both, say) : [];
   await engine.checkEqual('primary', 'secondary');
   const profiles = profile === undefined ? [] : await profileCells(settings, pinning, profile, engine);
-  return { single, pair, profiles };
+  return { single, pair, lean, profiles };
 };
 
 const bestPeer = ({ samples }: CellSamples, ours: string): { readonly name: string; readonly value: number } | null => {
@@ -186,7 +214,7 @@ const bestPeer = ({ samples }: CellSamples, ours: string): { readonly name: stri
 const targetOf = (cell: Cell, legs: Legs): number =>
   legs === 'two' && cell.blockBytes <= 4096 && cell.depth * cell.jobs >= DEEP ? DEEP_FACTOR : 1;
 
-const barOf = (one: CellSamples, legs: Legs, pinning: Pinning, ours: string): Bar | null => {
+const barOf = (one: CellSamples, legs: Legs, pinning: string, ours: string): Bar | null => {
   const best = bestPeer(one, ours);
   if (best === null) return null;
   const ratio = medianOf(one.samples[ours] ?? []) / best.value;
@@ -200,10 +228,10 @@ const barOf = (one: CellSamples, legs: Legs, pinning: Pinning, ours: string): Ba
   };
 };
 
-const tableOf = (found: readonly CellSamples[], legs: Legs, pinning: Pinning, ours: string): Table => {
+const tableOf = (found: readonly CellSamples[], legs: Legs, where: string, ours: string): Table => {
   const names = Object.keys(found[0]?.samples ?? {});
   return {
-    title: `${legs === 'one' ? 'One leg' : 'Two legs'}, ${pinning === 'pinned' ? 'server and client on a processor each' : 'not pinned'} (medians of ${found[0]?.samples[ours]?.length ?? 0})`,
+    title: `${legs === 'one' ? 'One leg' : 'Two legs'}, ${where} (medians of ${found[0]?.samples[ours]?.length ?? 0})`,
     columns: ['cell', 'unit', ...names, 'to the best peer'],
     rows: found.map((one) => {
       const best = bestPeer(one, ours);
@@ -219,7 +247,7 @@ const plotsOf = (found: readonly CellSamples[], legs: Legs, pinning: Pinning): P
     const own = found.filter(({ cell }) => cell.unit === unit);
     const names = Object.keys(own[0]?.samples ?? {});
     if (own.length === 0) return [];
-    const where = pinning === 'pinned' ? 'server and client on a processor each' : 'not pinned';
+    const where = WHERE[pinning];
     return [
       {
         kind: 'bars',
@@ -232,14 +260,27 @@ const plotsOf = (found: readonly CellSamples[], legs: Legs, pinning: Pinning): P
     ];
   });
 
+/** Cells of one table: how they were measured, and what is shown of them. */
+type Found = {
+  readonly pinning: Pinning;
+  readonly client: 'fio' | typeof LEAN;
+  readonly legs: Legs;
+  readonly ours: string;
+  readonly found: CellSamples[];
+};
+
+const whereOf = ({ pinning, client }: Found): string => (client === LEAN ? `${WHERE[pinning]}, ${LEAN}` : WHERE[pinning]);
+
 /** The part `throughput`. */
 export const throughput = async (rig: Rig): Promise<Section> => {
-  const raw: Array<{ readonly pinning: Pinning; readonly legs: Legs; readonly ours: string; readonly found: CellSamples[] }> = [];
+  const raw: Found[] = [];
   const profiles: CellProfile[] = [];
   for (const pinning of rig.settings.pinnings) {
-    const { single, pair, profiles: own } = await runPinning(rig, pinning);
+    const { single, pair, lean, profiles: own } = await runPinning(rig, pinning);
     profiles.push(...own);
-    raw.push({ pinning, legs: 'one', ours: OURS_SINGLE, found: single }, { pinning, legs: 'two', ours: OURS_PAIR, found: pair });
+    raw.push({ pinning, client: 'fio', legs: 'one', ours: OURS_SINGLE, found: single });
+    raw.push({ pinning, client: 'fio', legs: 'two', ours: OURS_PAIR, found: pair });
+    if (lean.length > 0) raw.push({ pinning, client: LEAN, legs: 'two', ours: OURS_PAIR, found: lean });
   }
   return {
     id: 'throughput',
@@ -249,15 +290,17 @@ export const throughput = async (rig: Rig): Promise<Section> => {
         'twinvol has everything on that a user has on: locks, dirty bits, intents, access checks, logging.',
       `"${LIMIT}" is no peer: a small server in C that answers each request without doing anything. What it reaches is what the client and the ` +
         'sockets leave room for; where its ratio to the best peer is below what is wanted, no server could show more.',
+      `"${LEAN}" is a second client, in C, for the deep cells of the pair on one processor: it sends and takes as much as it can with one call, so ` +
+        'that the servers limit and not the client.',
     ],
-    bars: raw.flatMap(({ pinning, legs, ours, found }) =>
-      found.map((one) => barOf(one, legs, pinning, ours)).filter((bar) => bar !== null),
+    bars: raw.flatMap(({ pinning, client, legs, ours, found }) =>
+      found.map((one) => barOf(one, legs, client === LEAN ? `${pinning}, ${LEAN}` : pinning, ours)).filter((bar) => bar !== null),
     ),
     tables: [
-      ...raw.map(({ pinning, legs, ours, found }) => tableOf(found, legs, pinning, ours)),
+      ...raw.map((one) => tableOf(one.found, one.legs, whereOf(one), one.ours)),
       ...(profiles.length === 0 ? [] : [profileTable(profiles)]),
     ],
-    plots: raw.flatMap(({ pinning, legs, found }) => plotsOf(found, legs, pinning)),
+    plots: raw.filter(({ client }) => client === 'fio').flatMap(({ pinning, legs, found }) => plotsOf(found, legs, pinning)),
     raw,
   };
 };
