@@ -17,6 +17,7 @@ import { turnUsMax } from './medium-watch.ts';
 import type { ExportGrant } from './plane-api.ts';
 import type { StreamedRead } from './streamed-read.ts';
 import { STREAM_BYTES_MIN, type StreamedWrite, WRITE_PIECE_BYTES } from './streamed-write.ts';
+import { isFollowed } from './write-path.ts';
 
 /** A longer request is gathered in a buffer of its own. */
 const GATHER_BYTES_MIN: number = 32 * 1024;
@@ -252,7 +253,7 @@ export class Connection {
     }
     if (
       payloadBytes > WRITE_PIECE_BYTES ||
-      (payloadBytes >= STREAM_BYTES_MIN && end - position < headerBytes + payloadBytes && !isPaired(session))
+      (payloadBytes >= STREAM_BYTES_MIN && end - position < headerBytes + payloadBytes && !isFollowed(session.volume))
     ) {
       this.writing = this.#lane.executor.beginWrite(this, session, request);
       return headerBytes;
@@ -441,6 +442,3 @@ export class Connection {
     };
   }
 }
-
-/** A write up to `WRITE_PIECE_BYTES` to a pair is on a split's image as a whole or not at all. */
-const isPaired = ({ volume }: Session): boolean => volume.primaryOf.length > 0 || volume.secondaryOf !== null;

@@ -4,8 +4,8 @@
  * into that. Each piece is a write of its own to gate, locks and legs; the host hears of all of them at the end, or of the
  * first error. A client that vanishes in between has written a part, as on any disk.
  *
- * A volume in a pair waits for up to 1 MiB all the same: a split falls between two pieces, and a write of that length is on its image
- * as a whole or not at all.
+ * A volume with a second leg that follows it waits for up to 1 MiB all the same: a split falls between two pieces, and a write of that
+ * length is on its image as a whole or not at all. (Unless its payload takes longer to come than a copy that begins behind its header.)
  *
  * A request that is refused from the start has its payload read and dropped.
  */

@@ -232,6 +232,18 @@ export const truthLeg = (volume: WorkerVolume): Leg => {
   return volume.leg;
 };
 
+/** Does a write to the volume go to a second leg too, now or while a copy runs? */
+export const isFollowed = ({ primaryOf, secondaryOf }: WorkerVolume): boolean => {
+  if (secondaryOf !== null && hasFollower(secondaryOf)) return true;
+  for (let index = 0; index < primaryOf.length; index += 1) if (hasFollower(primaryOf[index] as WorkerPair)) return true;
+  return false;
+};
+
+const hasFollower = ({ block }: WorkerPair): boolean => {
+  const mode = Atomics.load(block.words, PAIR.MODE);
+  return mode !== MODE.idle && mode !== MODE.tracking;
+};
+
 /** The leg that follows the truth: the secondary, or the primary while the pair is restored. */
 export const followerLeg = (pair: WorkerPair): Leg =>
   Atomics.load(pair.block.words, PAIR.MODE) === MODE.restoring ? pair.primary.leg : pair.secondary.leg;

@@ -20,8 +20,9 @@ const MODES = ['simple', 'structured', 'extended'] as const;
 const pattern = Buffer.allocUnsafe(HALF_BYTES);
 for (let at = 0; at < HALF_BYTES; at += 4) pattern.writeUInt32LE(Math.imul(at, 0x9e3779b1) >>> 0, at);
 
-/** A volume in a pair waits for payloads that another one carries out as they come. */
-const prepared = async (native: boolean, isPaired = false): Promise<NbdServerProcess> => {
+/** A volume whose second leg follows it waits for payloads that another one carries out as they come. */
+const prepared = async (native: boolean, mode?: 'mirroring' | 'tracking'): Promise<NbdServerProcess> => {
+  const isPaired = mode !== undefined;
   const server = await startNbdServer({
     native,
     tcp: true,
@@ -31,6 +32,7 @@ const prepared = async (native: boolean, isPaired = false): Promise<NbdServerPro
     ...(isPaired ? { pair: { primary: 0, secondary: 1 } } : {}),
   });
   using client = await RawNbd.connect({ path: server.socketPath }, 'v');
+  if (isPaired) await server.call('pairsSwitch', [{ id: 1, mode, dirty: 'clear' }]);
   expect((await client.ask({ type: nbd.NBD_CMD_WRITE, payload: pattern })).errno).toBe(0);
   return server;
 };
@@ -141,44 +143,41 @@ it.each(BOTH_KINDS)('requests of every kind and size, 64 in a row and cut anywhe
   );
 });
 
-const PAIRED_OR_NOT = BOTH_KINDS.flatMap((one) => [false, true].map((isPaired) => ({ ...one, isPaired })));
-it.each(PAIRED_OR_NOT)(
-  'writes cut anywhere in their payloads are where they belong: $kind, in a pair: $isPaired',
-  async ({ native, isPaired }) => {
-    await using server = await prepared(native, isPaired);
-    await fc.assert(
-      fc.asyncProperty(
-        fc.array(fc.integer({ min: 1, max: 300_000 }), { minLength: 1, maxLength: 24 }),
-        fc.infiniteStream(fc.oneof(fc.integer({ min: 1, max: 5000 }), fc.integer({ min: 1, max: 200_000 }))),
-        fc.integer({ min: 0, max: 5000 }),
-        fc.nat(),
-        async (sizes, cuts, start, seed) => {
-          using client = await RawNbd.connect({ path: server.socketPath }, 'v');
-          const total = sizes.reduce((sum, size) => sum + size, 0);
-          const content = Buffer.allocUnsafe(total);
-          for (let at = 0; at < total; at += 1) content[at] = Math.imul(at ^ seed, 0x9e3779b1) >>> 24;
-          let done = 0;
-          const requests = sizes.map((size) => {
-            const payload = content.subarray(done, done + size);
-            done += size;
-            return client.encode({ type: nbd.NBD_CMD_WRITE, offset: HALF_BYTES + start + done - size, payload });
-          });
-          const bytes = Buffer.concat(requests);
-          for (let at = 0; at < bytes.length; ) {
-            const cut = Math.min(bytes.length, at + (cuts.next().value as number));
-            client.socket.write(bytes.subarray(at, cut));
-            if (cut % 2 === 0) await new Promise((resolve) => setImmediate(resolve));
-            at = cut;
-          }
-          for (const _ of sizes) expect((await client.reply()).errno).toBe(0);
-          const { data } = await client.ask({ type: nbd.NBD_CMD_READ, offset: HALF_BYTES + start, length: total });
-          expect(data?.equals(content)).toBe(true);
-        },
-      ),
-      { numRuns: 40, endOnFailure: true },
-    );
-  },
-);
+const IN_EACH_MODE = BOTH_KINDS.flatMap((one) => ([undefined, 'tracking', 'mirroring'] as const).map((mode) => ({ ...one, mode })));
+it.each(IN_EACH_MODE)('writes cut anywhere in their payloads are where they belong: $kind, pair: $mode', async ({ native, mode }) => {
+  await using server = await prepared(native, mode);
+  await fc.assert(
+    fc.asyncProperty(
+      fc.array(fc.integer({ min: 1, max: 300_000 }), { minLength: 1, maxLength: 24 }),
+      fc.infiniteStream(fc.oneof(fc.integer({ min: 1, max: 5000 }), fc.integer({ min: 1, max: 200_000 }))),
+      fc.integer({ min: 0, max: 5000 }),
+      fc.nat(),
+      async (sizes, cuts, start, seed) => {
+        using client = await RawNbd.connect({ path: server.socketPath }, 'v');
+        const total = sizes.reduce((sum, size) => sum + size, 0);
+        const content = Buffer.allocUnsafe(total);
+        for (let at = 0; at < total; at += 1) content[at] = Math.imul(at ^ seed, 0x9e3779b1) >>> 24;
+        let done = 0;
+        const requests = sizes.map((size) => {
+          const payload = content.subarray(done, done + size);
+          done += size;
+          return client.encode({ type: nbd.NBD_CMD_WRITE, offset: HALF_BYTES + start + done - size, payload });
+        });
+        const bytes = Buffer.concat(requests);
+        for (let at = 0; at < bytes.length; ) {
+          const cut = Math.min(bytes.length, at + (cuts.next().value as number));
+          client.socket.write(bytes.subarray(at, cut));
+          if (cut % 2 === 0) await new Promise((resolve) => setImmediate(resolve));
+          at = cut;
+        }
+        for (const _ of sizes) expect((await client.reply()).errno).toBe(0);
+        const { data } = await client.ask({ type: nbd.NBD_CMD_READ, offset: HALF_BYTES + start, length: total });
+        expect(data?.equals(content)).toBe(true);
+      },
+    ),
+    { numRuns: 40, endOnFailure: true },
+  );
+});
 
 it.each(MODES)('a request cut in two at every byte of its header is understood: %s', async (mode) => {
   await using server = await prepared(true);
@@ -251,23 +250,23 @@ it('a lone byte at a time is a request in the end', async () => {
   expect((await client.ask({ type: nbd.NBD_CMD_READ, offset: HALF_BYTES, length: 22 })).data?.toString()).toBe('one byte after another');
 });
 
-it.each([33_000, 65_000, 65_536, 131_072, 1_048_576, 1_048_577, 3_000_000])(
-  'writes of %i bytes, thousands of them, never run out of buffers',
-  async (length) => {
-    await using server = await prepared(true);
-    using client = await RawNbd.connect({ path: server.socketPath }, 'v', { mode: 'structured' });
-    const payload = Buffer.alloc(length, 3);
-    // More than the lane's buffers could take if they did not all come back.
-    const count = Math.ceil((300 * MiB) / length);
-    const bytes = client.encode({ type: nbd.NBD_CMD_WRITE, offset: HALF_BYTES, payload });
-    for (let done = 0; done < count; done += 1) {
-      if (
-        !client.socket.write(done === 0 ? bytes : client.encode({ type: nbd.NBD_CMD_WRITE, offset: HALF_BYTES + (done % 1000), payload }))
-      ) {
-        await new Promise((resolve) => client.socket.once('drain', resolve));
-      }
-      if (done % 8 === 7) for (let reply = 0; reply < 8; reply += 1) expect((await client.reply()).errno).toBe(0);
+it.each([
+  ...[33_000, 65_000, 65_536, 131_072, 1_048_576, 1_048_577, 3_000_000].map((length) => ({ length, mode: undefined })),
+  ...[33_000, 131_072, 1_048_576].map((length) => ({ length, mode: 'mirroring' as const })),
+])('writes of $length bytes, thousands of them, never run out of buffers; pair: $mode', async ({ length, mode }) => {
+  await using server = await prepared(true, mode);
+  using client = await RawNbd.connect({ path: server.socketPath }, 'v', { mode: 'structured' });
+  const payload = Buffer.alloc(length, 3);
+  // More than the lane's buffers could take if they did not all come back.
+  const count = Math.ceil((300 * MiB) / length);
+  const bytes = client.encode({ type: nbd.NBD_CMD_WRITE, offset: HALF_BYTES, payload });
+  for (let done = 0; done < count; done += 1) {
+    if (
+      !client.socket.write(done === 0 ? bytes : client.encode({ type: nbd.NBD_CMD_WRITE, offset: HALF_BYTES + (done % 1000), payload }))
+    ) {
+      await new Promise((resolve) => client.socket.once('drain', resolve));
     }
-    for (let reply = 0; reply < count % 8; reply += 1) expect((await client.reply()).errno).toBe(0);
-  },
-);
+    if (done % 8 === 7) for (let reply = 0; reply < 8; reply += 1) expect((await client.reply()).errno).toBe(0);
+  }
+  for (let reply = 0; reply < count % 8; reply += 1) expect((await client.reply()).errno).toBe(0);
+});
