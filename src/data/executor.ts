@@ -40,8 +40,8 @@ import { truthLeg } from './write-path.ts';
 
 /** A longer read goes out by itself, in pieces. */
 const READ_INLINE_BYTES_MAX: number = 256 * 1024;
-/** What a unix socket takes at once: replies leave when another one would not fit, and no sooner, since to wake a client costs much. */
-const REPLIES_BYTES: number = 200 * 1024;
+/** A reply of this length leaves at once, not with its neighbours. */
+const READ_FLUSH_BYTES: number = 32 * 1024;
 /** A longer range of zeros goes to the zero worker. */
 const ZERO_INLINE_BYTES_MAX: number = 64 * 1024;
 /** The zero worker serves all lanes in turn; nobody keeps it longer than this takes. */
@@ -109,7 +109,8 @@ export class Executor {
     if (isRead) {
       outbox.at = at + length;
       connection.readBytes += length;
-      if (outbox.at + length > REPLIES_BYTES) outbox.flush(connection);
+      // The client takes this one while the next is read; and what a full socket leaves behind stays short.
+      if (length >= READ_FLUSH_BYTES) outbox.flush(connection);
       return true;
     }
     this.#reply(session, request, leg.failure);
