@@ -25,6 +25,7 @@ export const runLean = async (program: string, input: LeanInput): Promise<{ read
     ...[blockBytes, depth, jobs, sizeBytes, runtimeMs].map(String),
   ];
   const { output } = await runProgram(program, words, runtimeMs + GRACE_MS, { cpus });
-  const [requests = 0, seconds = 1] = output.split(' ').map(Number);
+  const [, requests, seconds] = (/^(\d+) (\d+\.\d+)$/m.exec(output) ?? []).map(Number);
+  if (requests === undefined || seconds === undefined) throw new Error(`${LEAN} printed no figures:\n${output}`);
   return { iops: requests / seconds, bytesPerSecond: (requests * blockBytes) / seconds };
 };

@@ -179,6 +179,29 @@ it.each(IN_EACH_MODE)('writes cut anywhere in their payloads are where they belo
   );
 });
 
+it.each([
+  { mode: 'tracking', is: 'carried out as it comes' },
+  { mode: 'mirroring', is: 'waited for, so that a split has all of it or nothing' },
+] as const)('half a payload of 64 KiB to a pair that is $mode is $is', async ({ mode }) => {
+  await using server = await prepared(true, mode);
+  using client = await RawNbd.connect({ path: server.socketPath }, 'v');
+  using reader = await RawNbd.connect({ path: server.socketPath }, 'v');
+  const payload = Buffer.alloc(64 * KiB, 9);
+  const written = async (): Promise<number> => {
+    const { data } = await reader.ask({ type: nbd.NBD_CMD_READ, offset: HALF_BYTES, length: payload.length });
+    return data?.lastIndexOf(9) ?? -1;
+  };
+  const bytes = client.encode({ type: nbd.NBD_CMD_WRITE, offset: HALF_BYTES, payload });
+  const cut = bytes.length - 20 * KiB;
+  client.socket.write(bytes.subarray(0, cut));
+  await new Promise((resolve) => setTimeout(resolve, 100));
+  // Whole blocks of what has come.
+  expect(await written()).toBe(mode === 'tracking' ? 44 * KiB - 1 : -1);
+  client.socket.write(bytes.subarray(cut));
+  expect((await client.reply()).errno).toBe(0);
+  expect(await written()).toBe(64 * KiB - 1);
+});
+
 it.each(MODES)('a request cut in two at every byte of its header is understood: %s', async (mode) => {
   await using server = await prepared(true);
   using client = await RawNbd.connect({ path: server.socketPath }, 'v', { mode });

@@ -7,41 +7,26 @@ import { countSet, setRange } from '../../../src/core/dirty-bitmap.ts';
 import { KiB, MiB } from '../../../src/core/units.ts';
 import { CopyHelp } from '../../../src/data/copy-help.ts';
 import { CopyHelper, type HelpResult } from '../../../src/data/copy-helper.ts';
-import { CopyTask } from '../../../src/data/copy-task.ts';
-import { DEVICE, deviceBlock, MODE, PAIR, SLOT_COPY_FIRST, SLOT_COPY_HELPER } from '../../../src/data/shared-memory.ts';
+import { DEVICE, MODE, PAIR, SLOT_COPY_HELPER } from '../../../src/data/shared-memory.ts';
 import { type WorkerPair, WritePath } from '../../../src/data/write-path.ts';
+import { type CopyRig, copyRig } from '../../support/copy-rig.ts';
 import { type LegPair, legPair, legStore, unequalRegions, workerPair } from '../../support/plane-legs.ts';
-import { type TemporaryDirectory, temporaryDirectory } from '../../support/temporary.ts';
 
 const REGIONS = 24;
 
-let temporary: TemporaryDirectory;
+let rig: CopyRig;
 let legs: LegPair;
 let pair: WorkerPair;
 let device: Int32Array;
 
 beforeEach(async () => {
-  temporary = await temporaryDirectory();
-  legs = legPair(legStore(temporary.root), REGIONS);
-  pair = workerPair(legs);
-  device = deviceBlock();
-  for (let at = 0; at < REGIONS; at += 1) pair.primary.leg.write(Buffer.alloc(MiB, at + 1), 0, at * MiB, MiB);
-  legs.pair.apply('copying', 'all');
+  rig = await copyRig(REGIONS);
+  ({ legs, pair, device } = rig);
 });
 
-afterEach(async () => {
-  legs.close();
-  await temporary[Symbol.asyncDispose]();
-});
+afterEach(() => rig[Symbol.asyncDispose]());
 
 const helper = (): CopyHelper => new CopyHelper(pair, { device, path: new WritePath(device, SLOT_COPY_HELPER, () => {}) });
-const lead = (): CopyTask =>
-  new CopyTask(pair, legs.pair.primaryFile, {
-    device,
-    slot: SLOT_COPY_FIRST,
-    path: new WritePath(device, SLOT_COPY_FIRST, () => {}),
-    survivesPowerLoss: () => false,
-  });
 const tellEnd = (): number => Atomics.store(pair.block.words, PAIR.HELPER_END, 1);
 
 describe('the helper of a copy', () => {
@@ -59,7 +44,7 @@ describe('the helper of a copy', () => {
       if (steps > 3) tellEnd();
     });
     expect(legs.pair.copiedBytes()).toBe(3 * MiB);
-    expect(await lead().run(() => {})).toEqual({ end: 'done' });
+    expect(await rig.lead().run(() => {})).toEqual({ end: 'done' });
     expect(unequalRegions(legs, 'all')).toEqual([]);
     expect(legs.pair.copiedBytes()).toBe(REGIONS * MiB);
   });
@@ -107,7 +92,7 @@ describe('the helper of a copy', () => {
 
 describe('a copy of the largest dirty regions', () => {
   it('locks no more at once than a holder of range locks has room for', async () => {
-    const large = legPair(legStore(temporary.path('large')), 200, { dirtyRegionBytes: 64 * MiB });
+    const large = legPair(legStore(rig.path('large')), 200, { dirtyRegionBytes: 64 * MiB });
     try {
       const worker = workerPair(large);
       large.legs.primary.write(Buffer.alloc(MiB, 7), 0, 70 * MiB, MiB);
