@@ -108,13 +108,15 @@ export class CopySteps {
 
   /** Copies what is dirty in the granule of `first`, or takes the hole that it is in. @returns the region behind it */
   async take(first: number): Promise<number> {
+    // Where there was one hole there are more: to know where the next one begins spares reading it.
+    if (this.#hasHoles && !this.#isInHole) this.#isInHole = this.#isHoleNext(first * this.#pair.dirtyRegionBytes);
     if (this.#isInHole) {
       const behind = this.#takeHole(first);
-      this.#hasHoles ||= behind !== null;
-      if (behind !== null) return behind;
+      if (behind !== null) {
+        this.#hasHoles = true;
+        return behind;
+      }
       this.#isInHole = false;
-      // Where there was one hole there are more: to know where the next one begins spares reading it.
-      if (this.#hasHoles) this.#dataLength(this.legs().source, first * this.#pair.dirtyRegionBytes, 0);
     }
     return this.#step(first);
   }
@@ -184,6 +186,13 @@ export class CopySteps {
     return this.#dataUntil > at ? Math.min(bytes, this.#dataUntil - at) : bytes;
   }
 
+  /** A hint, which a host may make untrue at once: both a hole that is taken and data that are copied are looked at again. */
+  #isHoleNext(at: number): boolean {
+    const { source } = this.legs();
+    this.#dataLength(source, at, 0);
+    return this.#canSeekHoles && this.#dataUntil <= at;
+  }
+
   /** Takes what is a hole on both legs at once. @returns the region behind it, or null when there is none here */
   #takeHole(region: number): number | null {
     if (!this.#canSeekHoles) return null;
@@ -207,6 +216,8 @@ export class CopySteps {
         behind = this.#clearHole(region, this.#regionAt(this.#holeEnd(offset, hint)));
       });
     }
+    // A hole that was taken to its end has data behind it: that need not be asked.
+    this.#isInHole = behind < this.#regionAt(hint);
     return behind > region ? behind : null;
   }
 

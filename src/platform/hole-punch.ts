@@ -38,12 +38,18 @@ done`;
 const environment = (): NodeJS.ProcessEnv => ({ PATH: programFolders().join(':'), LC_ALL: 'C' });
 
 export class HolePuncher {
-  #program = process.platform === 'linux' ? findProgram('fallocate') : null;
+  /** Looked for when it is first needed: most copies punch nothing. */
+  #found: string | null | undefined;
   #shell: ChildProcess | null = null;
   #closed = false;
   #rest = '';
   /** Sent to the shell and not answered yet, oldest first. */
   readonly #waiting: Request[] = [];
+
+  get #program(): string | null {
+    if (this.#found === undefined) this.#found = process.platform === 'linux' ? findProgram('fallocate') : null;
+    return this.#found;
+  }
 
   /** `none` where there is no program, or once it has said that this file system cannot do it. */
   get method(): 'fallocate' | 'none' {
@@ -116,7 +122,7 @@ export class HolePuncher {
     for (const line of lines) {
       const request = this.#waiting.shift();
       const answer = line as Answer;
-      if (answer === 'never') this.#program = null;
+      if (answer === 'never') this.#found = null;
       request?.answer(answer === 'done');
     }
     if (this.#waiting.length === 0) this.#keepAlive(shell, false);
