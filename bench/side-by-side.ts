@@ -43,7 +43,7 @@ type Part = {
 const PARTS: Readonly<Record<PartId, Part>> = {
   throughput: {
     run: (settings, place, peers) => throughput({ settings, place, peers, say }),
-    bytes: ({ volumeBytes }) => volumeBytes * 13,
+    bytes: ({ volumeBytes }) => volumeBytes * 16,
   },
   split: { run: (settings, place) => splitPrimary(settings, place, say), bytes: ({ volumeBytes }) => volumeBytes * 4 },
   // Two legs of two engines, the file that fills them, and the copied build.

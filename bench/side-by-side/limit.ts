@@ -1,27 +1,30 @@
 /**
- * A server that does nothing (does-nothing.c): what it reaches is the most that this client and these sockets leave room
- * for, and so what a ratio between servers can be at most. It is no peer. Needs a C compiler; without one it is left out.
+ * Servers that are no peers (bare-server.c): one that does nothing, and one that does the I/O and no more. What they reach is what
+ * this client, these sockets and this machine leave room for, and so what a ratio between servers can be at most. They need a C
+ * compiler; without one they are left out.
  */
 import { existsSync } from 'node:fs';
 import { compiledProgram } from './compiled.ts';
 import { type Cpus, OwnedProcess } from './owned-process.ts';
 import type { Workplace } from './workplace.ts';
 
-export const LIMIT = 'does nothing';
+export const NOTHING = 'does nothing';
+export const ONLY_IO = 'only the I/O';
+export const LIMITS: readonly string[] = [NOTHING, ONLY_IO];
 
 export type LimitServer = AsyncDisposable & { readonly name: string; readonly uri: string };
 
-/** @returns null where there is no compiler */
-export const startLimit = async (place: Workplace, bytes: number, cpus: Cpus): Promise<LimitServer | null> => {
-  const program = await compiledProgram(place, 'does-nothing');
+/** @param files that each write goes to; none: it does nothing. @returns null where there is no compiler */
+export const startLimit = async (place: Workplace, bytes: number, files: readonly string[], cpus: Cpus): Promise<LimitServer | null> => {
+  const program = await compiledProgram(place, 'bare-server');
   if (program === null) return null;
-  const socket = place.path(`does-nothing${cpus === null ? '' : '-p'}.sock`);
-  const server = new OwnedProcess(program, [socket, String(bytes)], { cpus });
+  const socket = place.path(`bare-${files.length}${cpus === null ? '' : '-p'}.sock`);
+  const server = new OwnedProcess(program, [socket, String(bytes), ...files], { cpus });
   try {
     await server.until(() => existsSync(socket), 'opened its socket');
   } catch (error) {
     await server.end();
     throw error;
   }
-  return { name: LIMIT, uri: `nbd+unix:///?socket=${socket}`, [Symbol.asyncDispose]: () => server.end() };
+  return { name: files.length === 0 ? NOTHING : ONLY_IO, uri: `nbd+unix:///?socket=${socket}`, [Symbol.asyncDispose]: () => server.end() };
 };

@@ -7,7 +7,7 @@ import { compiledProgram } from './compiled.ts';
 import { EngineProcess } from './engine-process.ts';
 import { type FioInput, runFio } from './fio.ts';
 import { LEAN, runLean } from './lean-client.ts';
-import { LIMIT, startLimit } from './limit.ts';
+import { LIMITS, type LimitServer, NOTHING, ONLY_IO, startLimit } from './limit.ts';
 import { medianOf, short, times } from './numbers.ts';
 import { type PeerName, type PeerServer, PAIR_PEERS, SINGLE_PEERS, startPair, startSingle } from './peers.ts';
 import { profiled, profileEnvironment, type ThreadShare } from './profile.ts';
@@ -190,23 +190,27 @@ const runPinning = async ({ place, settings, peers, say }: Rig, pinning: Pinning
     say,
   );
   for (const peer of pairs) scope.use(peer);
-  const limit = pairs.length === 0 ? null : await startLimit(place, volumeBytes, cpus);
-  if (limit !== null) scope.use(limit);
+  const limitOf = async (legs: readonly string[]): Promise<LimitServer[]> => {
+    const limit = await startLimit(place, volumeBytes, legs, cpus);
+    return limit === null ? [] : [scope.use(limit)];
+  };
+  const singleLimits = singles.length === 0 ? [] : await limitOf(copies(1, 'bare one'));
+  const pairLimits = pairs.length === 0 ? [] : [...(await limitOf([])), ...(await limitOf(copies(2, 'bare two')))];
   const withFio: Measure = (cell, uri) => runFio({ uris: [uri], ...inputOf(cell, settings, pinning) });
   say(`one leg, ${pinning}`);
   const ours = { name: OURS_SINGLE, uri: engine.uri('one') };
-  const single = await measureCells(settings.cells, settings.runs, [ours, ...singles], withFio, say);
+  const single = await measureCells(settings.cells, settings.runs, [ours, ...singles, ...singleLimits], withFio, say);
   say(`two legs, ${pinning}`);
   const both = [{ name: OURS_PAIR, uri: engine.uri('primary') }, ...pairs];
-  const pair = await measureCells(settings.cells, settings.runs, limit === null ? both : [...both, limit], withFio, say);
-  const lean = pinning === 'pinned' && pairs.length > 0 ? await measureLean(place, settings, both, say) : [];
+  const pair = await measureCells(settings.cells, settings.runs, [...both, ...pairLimits], withFio, say);
+  const lean = pinning === 'pinned' && pairs.length > 0 ? await measureLean(place, settings, [...both, ...pairLimits], say) : [];
   await engine.checkEqual('primary', 'secondary');
   const profiles = profile === undefined ? [] : await profileCells(settings, pinning, profile, engine);
   return { single, pair, lean, profiles };
 };
 
 const bestPeer = ({ samples }: CellSamples, ours: string): { readonly name: string; readonly value: number } | null => {
-  const peers = Object.entries(samples).filter(([name]) => name !== ours && name !== LIMIT);
+  const peers = Object.entries(samples).filter(([name]) => name !== ours && !LIMITS.includes(name));
   const values = peers.map(([name, of]) => ({ name, value: medianOf(of) }));
   return values.sort((a, b) => b.value - a.value)[0] ?? null;
 };
@@ -219,10 +223,12 @@ const barOf = (one: CellSamples, legs: Legs, pinning: string, ours: string): Bar
   if (best === null) return null;
   const ratio = medianOf(one.samples[ours] ?? []) / best.value;
   const target = targetOf(one.cell, legs);
-  const limit = one.samples[LIMIT];
+  const limits = LIMITS.filter((name) => one.samples[name] !== undefined).map(
+    (name) => `${name}: ${times(medianOf(one.samples[name] ?? []) / best.value)}`,
+  );
   return {
     what: `${legs === 'one' ? 'one leg' : 'pair'}, ${one.cell.name}, ${pinning}`,
-    target: `${target === 1 ? 'at least' : `${target}x`} ${best.name}${limit === undefined || target === 1 ? '' : ` (${LIMIT}: ${times(medianOf(limit) / best.value)})`}`,
+    target: `${target === 1 ? 'at least' : `${target}x`} ${best.name}${ratio >= target || limits.length === 0 ? '' : ` (${limits.join(', ')})`}`,
     measured: times(ratio),
     isMet: ratio >= target,
   };
@@ -288,8 +294,9 @@ export const throughput = async (rig: Rig): Promise<Section> => {
     text: [
       `fio's nbd engine over a unix socket, files on tmpfs and full of data, ${rig.settings.volumeBytes / 2 ** 20} MiB; every server on the same work in turns. ` +
         'twinvol has everything on that a user has on: locks, dirty bits, intents, access checks, logging.',
-      `"${LIMIT}" is no peer: a small server in C that answers each request without doing anything. What it reaches is what the client and the ` +
-        'sockets leave room for; where its ratio to the best peer is below what is wanted, no server could show more.',
+      `"${NOTHING}" and "${ONLY_IO}" are no peers: a small server in C that answers each request without doing anything, and the same one that reads ` +
+        'and writes the files and does nothing else: no locks, no bitmap. What they reach is what the client, the sockets and one thread leave room for; ' +
+        'they are shown with each target that was missed.',
       `"${LEAN}" is a second client, in C, for the deep cells of the pair on one processor: it sends and takes as much as it can with one call, so ` +
         'that the servers limit and not the client.',
     ],

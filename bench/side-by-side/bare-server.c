@@ -1,12 +1,15 @@
 /*
- * An NBD server that stores nothing: it answers every request at once, a READ with whatever is in its buffer, and all that came
- * together with one write. What it reaches is what the client, the sockets and the machine leave room for. Fixed newstyle handshake, simple replies (specification, "Handshake phase", "Simple reply message").
+ * An NBD server with nothing around it, for what a client, the sockets and the machine leave room for. Without files it answers
+ * every request at once, a READ with whatever is in its buffer. With files it does the I/O and no more: a WRITE goes to each of them, a READ
+ * comes from the first. No locks, no bitmap, no order between connections: it is no mirror. All that came together is answered with one
+ * write. Fixed newstyle handshake, simple replies (specification, "Handshake phase", "Simple reply message").
  *
- *     does-nothing SOCKET BYTES
+ *     bare-server SOCKET BYTES [FILE...]
  */
 #define _GNU_SOURCE
 #include <endian.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -26,7 +29,10 @@ static const uint32_t ERR_UNSUP = 0x80000001;
 static const size_t IN_BYTES = 4 << 20, OUT_BYTES = 16 << 20, PAYLOAD_MAX = 2 << 20;
 /* Looks at a socket so often before it sleeps: to be woken costs more than most requests. */
 enum { LOOKS = 30 };
+static const uint32_t NBD_EIO = 5;
 static uint64_t size_bytes;
+enum { FILES_MAX = 2 };
+static int files[FILES_MAX], file_count;
 
 struct PACKED option { uint64_t magic; uint32_t option, length; };
 struct PACKED option_reply { uint64_t magic; uint32_t option, type, length; };
@@ -91,6 +97,16 @@ static ssize_t receive(int fd, void *into, size_t bytes) {
   return recv(fd, into, bytes, 0);
 }
 
+/* The payload of a WRITE is at `data`, that of a READ goes there. */
+static uint32_t carry_out(uint32_t type, uint64_t offset, uint32_t length, void *data) {
+  if (type == CMD_READ && file_count > 0 && pread(files[0], data, length, offset) != (ssize_t)length) return NBD_EIO;
+  if (type != CMD_WRITE) return 0;
+  for (int each = 0; each < file_count; each += 1) {
+    if (pwrite(files[each], data, length, offset) != (ssize_t)length) return NBD_EIO;
+  }
+  return 0;
+}
+
 static void requests(int fd, unsigned char *in, unsigned char *out) {
   for (size_t have = 0;;) {
     ssize_t got = receive(fd, in + have, IN_BYTES - have);
@@ -98,14 +114,15 @@ static void requests(int fd, unsigned char *in, unsigned char *out) {
     have += got;
     size_t at = 0, filled = 0;
     while (have - at >= sizeof(struct request)) {
-      const struct request *one = (const void *)(in + at);
+      struct request *one = (void *)(in + at);
       uint32_t length = be32toh(one->length), type = be16toh(one->type);
       size_t payload = type == CMD_WRITE ? length : 0;
       if (type == CMD_DISC || length > PAYLOAD_MAX) return;
       if (have - at < sizeof *one + payload) break;
       struct reply *done = (void *)(out + filled);
-      *done = (struct reply){htobe32(0x67446698), 0, one->cookie};
-      filled += sizeof *done + (type == CMD_READ ? length : 0);
+      uint32_t error = carry_out(type, be64toh(one->offset), length, type == CMD_READ ? (void *)(done + 1) : (void *)(one + 1));
+      *done = (struct reply){htobe32(0x67446698), htobe32(error), one->cookie};
+      filled += sizeof *done + (type == CMD_READ && error == 0 ? length : 0);
       at += sizeof *one + payload;
       if (filled > OUT_BYTES - PAYLOAD_MAX - sizeof *done) {
         if (put(fd, out, filled)) return;
@@ -130,8 +147,16 @@ static void *serve(void *argument) {
 
 int main(int count, char **argument) {
   struct sockaddr_un address = {.sun_family = AF_UNIX};
-  if (count != 3 || strlen(argument[1]) >= sizeof address.sun_path) return 2;
+  if (count < 3 || count > 3 + FILES_MAX || strlen(argument[1]) >= sizeof address.sun_path) return 2;
   strcpy(address.sun_path, argument[1]);
+  for (int each = 3; each < count; each += 1) {
+    files[file_count] = open(argument[each], O_RDWR | O_CLOEXEC);
+    if (files[file_count] < 0) {
+      perror(argument[each]);
+      return 1;
+    }
+    file_count += 1;
+  }
   size_bytes = strtoull(argument[2], NULL, 10);
   int listener = socket(AF_UNIX, SOCK_STREAM, 0);
   if (bind(listener, (void *)&address, sizeof address) || listen(listener, 64)) {
