@@ -126,8 +126,8 @@ export type PlaneEvents = {
   legFailed: [{ readonly pair: number; readonly leg: 'primary' | 'secondary'; readonly code: string; readonly message: string }];
   clientOpened: [{ readonly id: number; readonly volume: number | null; readonly peer: string }];
   clientClosed: [{ readonly id: number; readonly volume: number | null; readonly peer: string; readonly reason: string }];
-  /** A lane or copy worker died; its connections are gone and it was started again. */
-  workerLost: [{ readonly worker: string; readonly message: string }];
+  /** A worker died, and with it its connections. `isReplaced`: another one has its task. */
+  workerLost: [{ readonly worker: string; readonly isReplaced: boolean; readonly message: string }];
 };
 
 export interface DataPlane {

@@ -93,9 +93,8 @@ class Plane extends EventEmitter<PlaneEvents> implements DataPlane {
           if (message.type === 'leg-failed') this.#legFailed(message.failure);
           else this.#desk.done(slot, message.done);
         },
-        lost: (slot, name, error) => this.#lost(slot, name, error),
-        threadFailed: (error) =>
-          this.emit('workerLost', { worker: 'worker thread', message: error instanceof Error ? error.message : String(error) }),
+        lost: (slot, name, isReplaced, error) => this.#lost(slot, name, isReplaced, error),
+        threadFailed: (error) => this.#tellLost('worker thread', true, error),
       },
     });
     this.#media = new Media(this.#device, this.#store, this.#roster, (failure) => this.#legFailed(failure));
@@ -357,18 +356,21 @@ class Plane extends EventEmitter<PlaneEvents> implements DataPlane {
    * the dead one's locks still keep others out.
    * @returns what tells the rest of it, when the locks are free: whoever hears of it may close the gate
    */
-  #lost(slot: number, name: string, error: unknown): () => void {
-    const message = error instanceof Error ? error.message : String(error);
+  #lost(slot: number, name: string, isReplaced: boolean, error: unknown): () => void {
     const unequal = this.#roster.forgetWorker(this.#device, slot);
     return () => {
       for (const pair of unequal)
         this.emit('legFailed', { pair: pair.spec.id, leg: 'primary', code: 'EIO', message: `${name} died in a write` });
       for (const client of this.#clients.laneLost(slot - 1)) this.emit('clientClosed', { ...client, reason: `${name} died` });
       if (slot === SLOT_ZERO_WORKER || slot === SLOT_SLOW_WORKER) this.#desk.asideWorkerLost(slot);
-      this.emit('workerLost', { worker: name, message });
+      this.#tellLost(name, isReplaced, error);
       // A lane that comes back knows no volume: it hears of each with the first client that asks for it.
       setImmediate(() => void this.#retell(slot - 1));
     };
+  }
+
+  #tellLost(worker: string, isReplaced: boolean, error: unknown): void {
+    this.emit('workerLost', { worker, isReplaced, message: error instanceof Error ? error.message : String(error) });
   }
 
   async #retell(lane: number): Promise<void> {
@@ -384,7 +386,7 @@ class Plane extends EventEmitter<PlaneEvents> implements DataPlane {
     try {
       await this.#clients.listenAgain();
     } catch (error) {
-      this.emit('workerLost', { worker: 'listener', message: error instanceof Error ? error.message : String(error) });
+      this.#tellLost('listener', false, error);
     }
   }
 

@@ -44,14 +44,19 @@ export type WorkerSetEvents = {
   readonly fromAsideWorker: (slot: AsideSlot, message: Exclude<FromAsideWorker, { type: 'answer' }>) => void;
   /**
    * A worker died. Called while its locks are still taken and its slot says what it was doing; what it returns is
-   * called when they are free, before the worker is started again.
+   * called when they are free, before the worker is started again. `isReplaced`: another one takes over its task.
    */
-  readonly lost: (slot: number, name: string, error: unknown) => () => void;
+  readonly lost: (slot: number, name: string, isReplaced: boolean, error: unknown) => () => void;
   /** A thread that had no task failed. */
   readonly threadFailed: (error: unknown) => void;
 };
 
-const TASK_NAMES: Readonly<Record<PairTask['kind'], string>> = { copy: 'copy worker', help: 'copy helper', verify: 'verify worker' };
+/** What a task is called, and whether another worker takes it over when its own dies. */
+const TASKS: Readonly<Record<PairTask['kind'], { readonly name: string; readonly isReplaced: boolean }>> = {
+  copy: { name: 'copy worker', isReplaced: true },
+  help: { name: 'copy helper', isReplaced: false },
+  verify: { name: 'verify worker', isReplaced: false },
+};
 
 export class WorkerSet {
   readonly lanes: LaneLink[] = [];
@@ -136,7 +141,7 @@ export class WorkerSet {
       .catch((error: unknown) => {
         link.close();
         if (this.#isStopping) return;
-        this.#forget(link.slot, name, error);
+        this.#forget(link.slot, name, true, error);
         restart();
       })
       .finally(() => this.#tasks.delete(run));
@@ -175,7 +180,8 @@ export class WorkerSet {
       return await run;
     } catch (error) {
       link.close();
-      this.#forget(slot, TASK_NAMES[task.kind], error);
+      const { name, isReplaced } = TASKS[task.kind];
+      this.#forget(slot, name, isReplaced, error);
       throw error;
     } finally {
       link.close();
@@ -183,9 +189,9 @@ export class WorkerSet {
     }
   }
 
-  #forget(slot: number, name: string, error: unknown): void {
+  #forget(slot: number, name: string, isReplaced: boolean, error: unknown): void {
     const words = new Int32Array(this.#device);
-    const tell = this.#events.lost(slot, name, error);
+    const tell = this.#events.lost(slot, name, isReplaced, error);
     RangeLocks.forget(words, slot);
     WriteGate.forget(words, slot);
     tell();

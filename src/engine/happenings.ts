@@ -36,9 +36,10 @@ export class Happenings {
       log.warn({ pair, leg, code }, message);
       this.#happened(pair, () => ({ event: leg === 'primary' ? 'primary-failed' : 'secondary-failed', code }));
     });
-    plane.on('workerLost', ({ worker, message }) => {
-      log.error({ worker }, `a worker died and was started again: ${message}`);
-      events.append('warning', 'device', worker, { text: 'a worker died and was started again', message });
+    plane.on('workerLost', ({ worker, isReplaced, message }) => {
+      const text = isReplaced ? 'a worker died and was started again' : 'a worker died, and what it did goes on without it or has failed';
+      log.error({ worker }, `${text}: ${message}`);
+      events.append('warning', 'device', worker, { text, message });
     });
     plane.on('clientOpened', ({ id, volume, peer }) => {
       this.#clients.set(id, { id, volume, peer });

@@ -107,48 +107,59 @@ const bigPair = async (device: Device) => {
   return { primary, secondary, host };
 };
 
+/** A copy of low pace, with a host at work beside it: it takes seconds. */
+const slowCopy = async () => {
+  const threads = watchWorkerThreads();
+  const device = await openDevice({ pvSize: '1G', lanes: 1 });
+  const { primary, secondary, host } = await bigPair(device);
+  const before = threads.count;
+  const since = await lastSeq(device);
+  const load = hostLoad(host);
+  const pair = await primary.pair(secondary, { pace: 1 });
+  return {
+    pair,
+    load,
+    /** The threads that were started for it: its lead, then its helper. */
+    threads: () => threads.since(before),
+    events: () => eventsSince(device, since),
+    [Symbol.asyncDispose]: async () => {
+      await load.stop();
+      await host[Symbol.asyncDispose]();
+      await device[Symbol.asyncDispose]();
+      threads[Symbol.dispose]();
+    },
+  };
+};
+
 describe('a copy worker that dies', () => {
   it('[copy-worker-dies] is replaced, and the copy goes on from the bitmap and not from the start', async () => {
-    using threads = watchWorkerThreads();
-    await using device = await openDevice({ pvSize: '1G', lanes: 1 });
-    const { primary, secondary, host } = await bigPair(device);
-    await using _open = host;
-    const before = threads.count;
-    const since = await lastSeq(device);
-    await using load = hostLoad(host);
-    const pair = await primary.pair(secondary, { pace: 1 });
+    await using copy = await slowCopy();
+    const { pair } = copy;
     while (pair.status().copyPointer.percent < 20) await later(5);
     const left = pair.status().dirtyBytes.primary;
-    await threads.since(before)[0]?.terminate();
+    await copy.threads()[0]?.terminate();
     await later(100);
     expect(pair.status()).toMatchObject({ state: 'duplex-pending' });
     expect(pair.status().dirtyBytes.primary).toBeLessThanOrEqual(left);
     await pair.set({ pace: 15 });
     await pair.wait('duplex', { timeoutMs: 30_000 });
-    await load.stop();
-    expect(await eventsSince(device, since)).toContainEqual(
-      expect.objectContaining({ kind: 'warning', text: 'a worker died and was started again' }),
-    );
+    await copy.load.stop();
+    expect(await copy.events()).toContainEqual(expect.objectContaining({ kind: 'warning', text: 'a worker died and was started again' }));
     expect(pair.status().copiedBytes).toBeLessThanOrEqual(BIG_BYTES);
     expect(await pair.verify()).toMatchObject({ differingBytes: 0 });
   });
 
   it('[copy-worker-dies-again] suspends the pair with its reason, and a resync copies what is left', async () => {
-    using threads = watchWorkerThreads();
-    await using device = await openDevice({ pvSize: '1G', lanes: 1 });
-    const { primary, secondary, host } = await bigPair(device);
-    await using _open = host;
-    const before = threads.count;
-    await using load = hostLoad(host);
-    const pair = await primary.pair(secondary, { pace: 1 });
+    await using copy = await slowCopy();
+    const { pair } = copy;
     for (let death = 1; death <= 3; death += 1) {
       const { copiedBytes } = pair.status();
       while (pair.status().copiedBytes === copiedBytes) await later(5);
-      await threads.since(before)[0]?.terminate();
+      await copy.threads()[0]?.terminate();
     }
     await pair.wait('suspended', { timeoutMs: 10_000 });
     expect(pair.status()).toMatchObject({ state: 'suspended', reason: 'copy-error: WORKER_DIED' });
-    await load.stop();
+    await copy.load.stop();
     const { union } = pair.status().dirtyBytes;
     expect(union).toBeLessThan(BIG_BYTES);
     await (await pair.resync({ pace: 15 })).wait('duplex');
@@ -189,17 +200,10 @@ describe('a copy worker that dies', () => {
   });
 
   it('[copy-helper-dies] goes on alone when it was its helper', async () => {
-    using threads = watchWorkerThreads();
-    await using device = await openDevice({ pvSize: '1G', lanes: 1 });
-    const { primary, secondary, host } = await bigPair(device);
-    await using _open = host;
-    const before = threads.count;
-    const since = await lastSeq(device);
-    await using load = hostLoad(host);
-    const pair = await primary.pair(secondary, { pace: 1 });
-    const told = async () => (await eventsSince(device, since)).filter(({ text }) => text === 'a worker died and was started again');
-    while (threads.since(before).length < 2) await later(5);
-    const helper = threads.since(before)[1] as Worker;
+    await using copy = await slowCopy();
+    const { pair } = copy;
+    while (copy.threads().length < 2) await later(5);
+    const helper = copy.threads()[1] as Worker;
     // It says so when it is ready for its task.
     await once(helper, 'message');
     await later(50);
@@ -207,8 +211,9 @@ describe('a copy worker that dies', () => {
     expect(pair.status()).toMatchObject({ state: 'duplex-pending' });
     await pair.set({ pace: 15 });
     await pair.wait('duplex', { timeoutMs: 30_000 });
-    await load.stop();
-    expect(await told()).toHaveLength(1);
+    await copy.load.stop();
+    const told = (await copy.events()).filter(({ text }) => `${text as string}`.startsWith('a worker died'));
+    expect(told).toEqual([expect.objectContaining({ object: 'device', text: expect.stringContaining('goes on without it') })]);
     expect(pair.status().copiedBytes).toBeLessThanOrEqual(BIG_BYTES);
     expect(await pair.verify()).toMatchObject({ differingBytes: 0 });
   });
