@@ -44,10 +44,7 @@ export class CopyTask {
    * file has: a lead before this one may have copied that, and died before its sync.
    */
   #undurable: Int32Array;
-  #syncFailures: number;
   readonly #failures: SyncFailures;
-  /** Failed syncs of a leg's physical volumes when it was looked at last, by volume number. */
-  readonly #lost = new Map<number, number>();
   #persistedMs = 0;
   #failure: CopyFailure | null = null;
 
@@ -67,9 +64,10 @@ export class CopyTask {
     const { words, primary } = pair.block;
     this.#undurable = primary.slice();
     mergeFile(this.#undurable, pair.block.regions, file);
-    this.#syncFailures = Atomics.load(words, PAIR.SYNC_FAILURES);
     this.#failures = new SyncFailures(place.device);
-    for (const { leg } of [pair.primary, pair.secondary]) this.#lost.set(leg.number, this.#failures.sum(leg.pvs));
+    // A lead that died may have had no time to hear of a failure: what it copied is copied again.
+    this.#takeFailures(PAIR.SEEN_SYNC_FAILURES, Atomics.load(words, PAIR.SYNC_FAILURES));
+    for (const { leg } of [pair.primary, pair.secondary]) this.#takeFailures(this.#seenAt(leg), this.#failures.sum(leg.pvs));
     Atomics.store(words, PAIR.STRETCH, 0);
   }
 
@@ -130,12 +128,7 @@ export class CopyTask {
     try {
       const snapshot = block.primary.slice(0, bitmapWords(block.regions));
       if (!this.#sync(this.#steps.legs().target)) return false;
-      const failures = Atomics.load(block.words, PAIR.SYNC_FAILURES);
-      if (failures !== this.#syncFailures) {
-        this.#syncFailures = failures;
-        mergeInto(block.primary, this.#undurable);
-        return false;
-      }
+      if (this.#takeFailures(PAIR.SEEN_SYNC_FAILURES, Atomics.load(block.words, PAIR.SYNC_FAILURES))) return false;
       this.#undurable = snapshot;
       this.#file.writePages(snapshot, 0, pagesOf(block.regions));
       if (this.#survivesPowerLoss()) this.#file.sync();
@@ -152,16 +145,28 @@ export class CopyTask {
     if (!this.#survivesPowerLoss()) return true;
     try {
       leg.fds.forEach((fd, index) => this.#syncFile(fd, leg.pvs[index] as number));
-      const known = this.#lost.get(leg.number);
-      const sum = this.#failures.sum(leg.pvs);
-      this.#lost.set(leg.number, sum);
       // Somebody else's sync may have had the error that is about what was copied.
-      if (known === undefined || known === sum) return true;
+      if (!this.#takeFailures(this.#seenAt(leg), this.#failures.sum(leg.pvs))) return true;
       throw Object.assign(new Error('an earlier sync failed'), { code: 'EIO' });
     } catch (error) {
       mergeInto(this.#pair.block.primary, this.#undurable);
       return this.#fail(leg === this.#steps.legs().source ? 'source' : 'target', systemCode(error) || 'EIO');
     }
+  }
+
+  /** The word of the pair that says which failed syncs of the leg's physical volumes its copies have taken in. */
+  #seenAt(leg: Leg): number {
+    return leg === this.#pair.primary.leg ? PAIR.SEEN_PRIMARY : PAIR.SEEN_SECONDARY;
+  }
+
+  /** True: there were more since they were taken in last, and what was not durable yet is dirty again. */
+  #takeFailures(seenAt: number, count: number): boolean {
+    const { words, primary } = this.#pair.block;
+    if (Atomics.load(words, seenAt) === count) return false;
+    // In this order: whoever dies in between leaves the next one to do it again.
+    mergeInto(primary, this.#undurable);
+    Atomics.store(words, seenAt, count);
+    return true;
   }
 
   #syncFile(fd: number, pv: number): void {

@@ -96,6 +96,10 @@ export const PAIR = {
   HELPER_END: 20,
   /** The first region that neither the copy's lead nor its helper has taken. */
   STRETCH: 21,
+  /** Failed syncs that the pair's copies have taken in: `SYNC_FAILURES`, and the sums of the primary's and the secondary's physical volumes. */
+  SEEN_SYNC_FAILURES: 22,
+  SEEN_PRIMARY: 23,
+  SEEN_SECONDARY: 24,
   HEADER_WORDS: 32,
 } as const;
 

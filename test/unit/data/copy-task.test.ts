@@ -47,6 +47,18 @@ describe('the lead of a copy', () => {
     expect(countSet(rig.pair.block.primary)).toBe(REGIONS);
   });
 
+  it('copies again what a lead before it copied when a sync failed in between, of which that one heard nothing', async () => {
+    await dieAfter(4);
+    failSync();
+    expect(await lead().run(() => {})).toEqual({ end: 'done' });
+    expect(rig.legs.pair.copiedBytes()).toBe((4 + MIBS) * MiB);
+    expect(countSet(rig.pair.block.primary)).toBe(0);
+    // Once.
+    const before = rig.legs.pair.copiedBytes();
+    expect(await lead().run(() => {})).toEqual({ end: 'done' });
+    expect(rig.legs.pair.copiedBytes()).toBe(before);
+  });
+
   it.each([
     ['damaged', (): number => fs.writeSync(rig.legs.pair.primaryFile.fd, Buffer.alloc(64, 0xff), 0, 64, pageOffset(0))],
     ['as it should be', (): number => 0],
