@@ -8,7 +8,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { harnessOptions } from './harness-options.ts';
 import { Random } from './random.ts';
-import { Soak, SoakViolation } from './soak-run.ts';
+import { Soak } from './soak-run.ts';
+import { SoakViolation } from './soak-world.ts';
 
 const options = harnessOptions({ seconds: 60, operations: 0, seed: Date.now() % 1_000_000, verbose: false });
 
