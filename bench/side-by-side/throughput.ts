@@ -143,6 +143,7 @@ const profileTable = (profiles: readonly CellProfile[]): Table => ({
 const measureLean = async (
   place: Workplace,
   settings: Settings,
+  runs: number,
   targets: readonly Target[],
   say: (text: string) => void,
 ): Promise<CellSamples[]> => {
@@ -151,62 +152,103 @@ const measureLean = async (
   if (program === null) return [];
   say(`two legs, pinned, ${LEAN}`);
   const measure: Measure = (cell, uri) => runLean(program, { uri, ...inputOf(cell, settings, 'pinned') });
-  return measureCells(cells, settings.runs, targets, measure, say);
+  return measureCells(cells, runs, targets, measure, say);
 };
 
-/** Both kinds of servers for one pinning, and their cells. */
-const runPinning = async ({ place, settings, peers, say }: Rig, pinning: Pinning): Promise<Measured> => {
-  const cpus = cpusOf(pinning, SERVER_CPUS);
+type Servers = {
+  readonly single: readonly Target[];
+  readonly pair: readonly Target[];
+};
+
+/** The engine with a volume in no pair and a duplex pair, all full of data. */
+const startOurs = async (scope: Scope, { place, settings }: Rig, file: string, pinning: Pinning): Promise<EngineProcess> => {
   const { volumeBytes, main, profile } = settings;
   const env = profile === undefined ? {} : profileEnvironment(profile);
-  await using scope = new Scope();
-  const engine = scope.use(await EngineProcess.start(place.path(`store-${pinning}`), { cpus, main, env }));
-  const file = place.path('full');
-  writeFullFile(file, volumeBytes);
+  const engine = scope.use(await EngineProcess.start(place.path(`store-${pinning}`), { cpus: cpusOf(pinning, SERVER_CPUS), main, env }));
   for (const name of ['one', 'primary']) await engine.volume(name, volumeBytes);
   await engine.volume('secondary', volumeBytes, 'secondary');
   await engine.fill('one', file);
   await engine.fill('primary', file);
   await engine.pair('primary', 'secondary');
   await engine.until('primary', 'secondary', 'duplex');
+  return engine;
+};
+
+/** The peers, and beside them the servers that show what there is room for. */
+const startOthers = async (scope: Scope, { place, settings, peers, say }: Rig, pinning: Pinning): Promise<Servers> => {
+  const cpus = cpusOf(pinning, SERVER_CPUS);
+  const { volumeBytes } = settings;
   const copies = (count: number, name: string): string[] =>
     Array.from({ length: count }, (_, index) => {
       const path = place.path(`${name.replaceAll(/[^a-z]/g, '')}-${index}`);
       writeFullFile(path, volumeBytes);
       return path;
     });
-  const singles = await startedPeers(
-    SINGLE_PEERS.filter((name) => peers.includes(name)),
-    (name) => startSingle(name, place, copies(1, name)[0] ?? '', cpus),
-    say,
-  );
-  for (const peer of singles) scope.use(peer);
-  const pairs = await startedPeers(
-    PAIR_PEERS.filter((name) => peers.includes(name)),
-    (name) => {
-      const [first = '', second = ''] = copies(2, name);
-      return startPair(name, place, [first, second], cpus);
-    },
-    say,
-  );
-  for (const peer of pairs) scope.use(peer);
   const limitOf = async (legs: readonly string[]): Promise<LimitServer[]> => {
     const limit = await startLimit(place, volumeBytes, legs, cpus);
     return limit === null ? [] : [scope.use(limit)];
   };
-  const singleLimits = singles.length === 0 ? [] : await limitOf(copies(1, 'bare one'));
-  const pairLimits = pairs.length === 0 ? [] : [...(await limitOf([])), ...(await limitOf(copies(2, 'bare two')))];
+  const singles = await startedPeers(
+    SINGLE_PEERS.filter((name) => peers.includes(name)),
+    async (name) => scope.use(await startSingle(name, place, copies(1, name)[0] ?? '', cpus)),
+    say,
+  );
+  const pairs = await startedPeers(
+    PAIR_PEERS.filter((name) => peers.includes(name)),
+    async (name) => {
+      const [first = '', second = ''] = copies(2, name);
+      return scope.use(await startPair(name, place, [first, second], cpus));
+    },
+    say,
+  );
+  return {
+    single: singles.length === 0 ? [] : [...singles, ...(await limitOf(copies(1, 'bare one')))],
+    pair: pairs.length === 0 ? [] : [...pairs, ...(await limitOf([])), ...(await limitOf(copies(2, 'bare two')))],
+  };
+};
+
+/**
+ * All servers of one pinning, and their cells. On tmpfs it makes some 5 % whether a server's files were there before those of the others; so
+ * twinvol is started first in one sitting and last in the next.
+ */
+const runSitting = async (rig: Rig, pinning: Pinning, isFirst: boolean, runs: number): Promise<Measured> => {
+  const { place, settings, say } = rig;
+  await using scope = new Scope();
+  const file = place.path('full');
+  writeFullFile(file, settings.volumeBytes);
+  const early = isFirst ? await startOurs(scope, rig, file, pinning) : null;
+  const others = await startOthers(scope, rig, pinning);
+  const engine = early ?? (await startOurs(scope, rig, file, pinning));
   const withFio: Measure = (cell, uri) => runFio({ uris: [uri], ...inputOf(cell, settings, pinning) });
-  say(`one leg, ${pinning}`);
+  const title = `${pinning}, twinvol started ${isFirst ? 'first' : 'last'}`;
+  say(`one leg, ${title}`);
   const ours = { name: OURS_SINGLE, uri: engine.uri('one') };
-  const single = await measureCells(settings.cells, settings.runs, [ours, ...singles, ...singleLimits], withFio, say);
-  say(`two legs, ${pinning}`);
-  const both = [{ name: OURS_PAIR, uri: engine.uri('primary') }, ...pairs];
-  const pair = await measureCells(settings.cells, settings.runs, [...both, ...pairLimits], withFio, say);
-  const lean = pinning === 'pinned' && pairs.length > 0 ? await measureLean(place, settings, [...both, ...pairLimits], say) : [];
+  const single = await measureCells(settings.cells, runs, [ours, ...others.single], withFio, say);
+  say(`two legs, ${title}`);
+  const both = [{ name: OURS_PAIR, uri: engine.uri('primary') }, ...others.pair];
+  const pair = await measureCells(settings.cells, runs, both, withFio, say);
+  const lean = pinning === 'pinned' && others.pair.length > 0 ? await measureLean(place, settings, runs, both, say) : [];
   await engine.checkEqual('primary', 'secondary');
-  const profiles = profile === undefined ? [] : await profileCells(settings, pinning, profile, engine);
+  const { profile } = settings;
+  const profiles = profile === undefined || !isFirst ? [] : await profileCells(settings, pinning, profile, engine);
   return { single, pair, lean, profiles };
+};
+
+const joined = (one: readonly CellSamples[], other: readonly CellSamples[]): CellSamples[] =>
+  one.map(({ cell, samples }, index) => ({
+    cell,
+    samples: Object.fromEntries(Object.entries(samples).map(([name, of]) => [name, [...of, ...(other[index]?.samples[name] ?? [])]])),
+  }));
+
+const runPinning = async (rig: Rig, pinning: Pinning): Promise<Measured> => {
+  const { runs } = rig.settings;
+  const first = await runSitting(rig, pinning, true, Math.ceil(runs / 2));
+  await rig.place.clear();
+  if (runs < 2) return first;
+  const second = await runSitting(rig, pinning, false, Math.floor(runs / 2));
+  await rig.place.clear();
+  const both = (kind: 'single' | 'pair' | 'lean'): CellSamples[] => joined(first[kind], second[kind]);
+  return { single: both('single'), pair: both('pair'), lean: both('lean'), profiles: first.profiles };
 };
 
 const bestPeer = ({ samples }: CellSamples, ours: string): { readonly name: string; readonly value: number } | null => {

@@ -4,7 +4,7 @@
  */
 import { randomFillSync } from 'node:crypto';
 import fs from 'node:fs';
-import { mkdtemp, rm, statfs } from 'node:fs/promises';
+import { mkdtemp, readdir, rm, statfs } from 'node:fs/promises';
 import { join } from 'node:path';
 import { MiB } from '../../src/core/units.ts';
 
@@ -35,6 +35,11 @@ export class Workplace implements AsyncDisposable {
 
   async remove(...names: string[]): Promise<void> {
     await rm(this.path(...names), { recursive: true, force: true });
+  }
+
+  /** Removes what is in it. */
+  async clear(): Promise<void> {
+    for (const name of await readdir(this.root)) await this.remove(name);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
