@@ -1,12 +1,13 @@
 /**
  * Pace of a copy: how much time it leaves to hosts after each step. It gives way only while hosts are at work.
  *
- * At pace p a step of t milliseconds is followed by a rest of t x (15 - p) / p x 1.2: nothing at 15, about as long as
- * the step at 8 (medium), five times as long at 3 (slow), seventeen times at 1.
+ * At pace p a step of t milliseconds is followed by a rest of t x (15 - p) / p x 1.8: nothing at 15, one and a half times as
+ * long as the step at 8 (medium), seven times at 3 (slow), 25 times at 1. On one processor a host at depth 1 keeps
+ * some 0.65 of its rate at medium pace; with rests as long as the steps it was about half, now and then less.
  */
 import { DEVICE, PAIR, SLOT_COUNT } from './shared-memory.ts';
 
-const REST_FACTOR = 1.2;
+const REST_FACTOR = 1.8;
 /** Hosts count as at work for so long after their last request. */
 const ACTIVE_MS = 100;
 const REST_MS_MAX = 100;
