@@ -55,10 +55,10 @@ export class BufferPool {
     return this.#budgetedBytes + PIECE_BYTES + SLACK_BYTES <= this.#budgetBytes;
   }
 
-  /** A buffer of at least `bytes` and a little more, or null when the budget is used up. */
-  take(bytes: number): Buffer | null {
+  /** A buffer of at least `bytes` and a little more, or as much as `ahead` while there is plenty; null when the budget is used up. */
+  take(bytes: number, ahead: number = SLACK_BYTES): Buffer | null {
     // The slack has room for the header before a payload of a power of two.
-    const size = sizeFor(bytes - SLACK_BYTES / 2) + SLACK_BYTES;
+    const size = sizeFor(bytes - SLACK_BYTES / 2) + (this.isScarce ? SLACK_BYTES : ahead);
     if (this.#budgetedBytes + size > this.#budgetBytes) return null;
     this.#budgetedBytes += size;
     return this.#takeSize(size);

@@ -19,8 +19,8 @@ export class BufferQueue {
   }
 
   /** A buffer, or null: then the connection is told to go on (`goOn`) when there may be one. */
-  take(connection: Connection, bytes: number): Buffer | null {
-    const buffer = this.#pool.take(bytes);
+  take(connection: Connection, bytes: number, ahead?: number): Buffer | null {
+    const buffer = this.#pool.take(bytes, ahead);
     if (buffer === null) this.#waiters.add(connection);
     return buffer;
   }

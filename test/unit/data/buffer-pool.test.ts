@@ -39,6 +39,13 @@ describe('a pool of buffers', () => {
     );
   });
 
+  it('gives room for what comes behind while there is plenty, and no more than a little when it is scarce', () => {
+    const pool = new BufferPool(3 * MiB);
+    const ahead = 256 * KiB;
+    const lengths = [64 * KiB + 28, MiB + 28, 64 * KiB + 28].map((bytes) => pool.take(bytes, ahead)?.length);
+    expect(lengths).toEqual([320 * KiB, MiB + ahead, 128 * KiB]);
+  });
+
   it('says when it is scarce and when it has no room for one more piece', () => {
     const pool = new BufferPool(3 * MiB);
     expect([pool.isScarce, pool.hasRoom]).toEqual([false, true]);
