@@ -114,8 +114,17 @@ describe('an operator at the command line', () => {
     const reader = `'${process.execPath}' '${MAIN}' events --follow --json --since ${seq} --store '${store}' | grep -m1 '"create".*late'`;
     const following = run('bash', ['-o', 'pipefail', '-c', reader], { timeoutMs: 30_000 });
     await engine.json('volume create late --size 16M');
-    // The line after it, so that the pipe is written once more after its reader has gone.
-    await engine.json('volume rename late later');
+    // Lines after it, so that the pipe is written once more after its reader has gone, however late the reader comes.
+    let hasEnded = false;
+    const ended = (): void => {
+      hasEnded = true;
+    };
+    following.then(ended, ended);
+    for (let name = 'late'; !hasEnded; ) {
+      const next = name === 'late' ? 'later' : 'late';
+      await engine.json(`volume rename ${name} ${next}`);
+      name = next;
+    }
     const { status, stdout, stderr } = await following;
     expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
     const event = JSON.parse(stdout) as EventView;
