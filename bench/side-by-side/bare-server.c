@@ -1,5 +1,5 @@
 /*
- * An NBD server with nothing around it, for what a client, the sockets and the machine leave room for. Without files it answers
+ * An NBD server with nothing around it, to show how much of a cell is the client, the sockets and the system calls. Without files it answers
  * every request at once, a READ with whatever is in its buffer. With files it does the I/O and no more: a WRITE goes to each of them, a READ
  * comes from the first. No locks, no bitmap, no order between connections: it is no mirror. All that came together is answered with one
  * write. Fixed newstyle handshake, simple replies (specification, "Handshake phase", "Simple reply message").

@@ -1,7 +1,8 @@
 /**
- * Servers that are no peers (bare-server.c): one that does nothing, and one that does the I/O and no more. What they reach is what
- * this client, these sockets and this machine leave room for, and so what a ratio between servers can be at most. They need a C
- * compiler; without one they are left out.
+ * Servers that are no peers (bare-server.c): one that does nothing, and one that does the I/O and no more. What they reach shows
+ * how much of a cell is the client, the sockets and the system calls. They are no ceiling: they answer all that came together with one write and
+ * look at a socket less long than twinvol does, and where that counts (depth 1, a client that waits for all of its replies) twinvol has more.
+ * They need a C compiler; without one they are left out.
  */
 import { existsSync } from 'node:fs';
 import { compiledProgram } from './compiled.ts';

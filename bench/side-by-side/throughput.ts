@@ -337,8 +337,8 @@ export const throughput = async (rig: Rig): Promise<Section> => {
       `fio's nbd engine over a unix socket, files on tmpfs and full of data, ${rig.settings.volumeBytes / 2 ** 20} MiB; every server on the same work in turns. ` +
         'twinvol has everything on that a user has on: locks, dirty bits, intents, access checks, logging.',
       `"${NOTHING}" and "${ONLY_IO}" are no peers: a small server in C that answers each request without doing anything, and the same one that reads ` +
-        'and writes the files and does nothing else: no locks, no bitmap. What they reach is what the client, the sockets and one thread leave room for; ' +
-        'they are shown with each target that was missed.',
+        'and writes the files and does nothing else: no locks, no bitmap. What they reach shows how much of a cell is the client, the sockets and the system ' +
+        'calls; it is no ceiling, since they poll less and answer in larger groups than twinvol does. They are shown with each target that was missed.',
       `"${LEAN}" is a second client, in C, for the deep cells of the pair on one processor: it sends and takes as much as it can with one call, so ` +
         'that the servers limit and not the client.',
     ],
