@@ -135,10 +135,17 @@ const keptNamespaces = (
   return kept;
 };
 
+/** Whether a namespace is still there. One that was removed while the agent looked hides nothing: it was empty. */
+const isStillKept = (tree: HostTree, id: string): boolean => {
+  const text = tree.text('/proc/self/mountinfo');
+  return !text.ok || parseMountInfo(text.value).entries.some((entry) => entry.fileSystem === 'nsfs' && entry.root === id);
+};
+
 const readKeptMounts = async (probe: HostProbe, known: readonly MountNamespace[], gaps: GapList): Promise<readonly MountNamespace[]> => {
   const namespaces: MountNamespace[] = [];
   for (const [id, { file, isReachable }] of keptNamespaces(known, 'mnt', new Set(known.map((namespace) => namespace.id)))) {
     const text = isReachable ? await probe.tools.mountTable(file) : null;
+    if (text === null && isReachable && !isStillKept(probe.tree, id)) continue;
     if (text === null) gaps.add('a mount namespace without processes', 'it could not be entered');
     else namespaces.push({ id, via: file, mounts: mountsOf(text, gaps) });
   }
@@ -197,6 +204,7 @@ const readNetNamespaces = async (
   }
   for (const [id, { file, isReachable }] of keptNamespaces(mounts, 'net', new Set(found.keys()))) {
     const text = isReachable ? await tools.socketTables(file) : null;
+    if (text === null && isReachable && !isStillKept(tree, id)) continue;
     if (text === null) gaps.add('the network connections of a namespace without processes', 'it could not be entered');
     else
       found.set(

@@ -5,7 +5,10 @@
  */
 import { expect, test } from 'vitest';
 import { needClient, needRoot, run } from '../support/clients.ts';
+import { soleMounts } from '../support/sole-mounts.ts';
 import { temporaryDirectory } from '../support/temporary.ts';
+
+soleMounts();
 
 test('[store-full] a store on a full file system goes on with what needs no space', async () => {
   needRoot();

@@ -6,7 +6,10 @@ import { describe, expect, it } from 'vitest';
 import { runPowerTrial } from '../harness/power-trial.ts';
 import { Random } from '../harness/random.ts';
 import { needClient, needRoot } from '../support/clients.ts';
+import { soleMounts } from '../support/sole-mounts.ts';
 import { temporaryDirectory } from '../support/temporary.ts';
+
+soleMounts();
 
 const CUTS = 6;
 

@@ -13,7 +13,10 @@ import { initStore } from '../../src/store/init.ts';
 import { LoopFileSystem } from '../harness/loop-file-system.ts';
 import { needClient, needRoot } from '../support/clients.ts';
 import { blockOf, failure, lastSeq, VOLUME_BYTES } from '../support/pair-device.ts';
+import { soleMounts } from '../support/sole-mounts.ts';
 import { temporaryDirectory } from '../support/temporary.ts';
+
+soleMounts();
 
 const FILE_SYSTEM_BYTES = 96 * MiB;
 const EXTENT_BYTES = 4 * MiB;

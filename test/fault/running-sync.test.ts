@@ -10,7 +10,10 @@ import { initStore } from '../../src/store/init.ts';
 import { ThinFileSystem } from '../harness/thin-file-system.ts';
 import { needClient, needRoot } from '../support/clients.ts';
 import { blockOf, failure } from '../support/pair-device.ts';
+import { soleMounts } from '../support/sole-mounts.ts';
 import { temporaryDirectory } from '../support/temporary.ts';
+
+soleMounts();
 
 const CAPACITY_BYTES = 16 * MiB;
 

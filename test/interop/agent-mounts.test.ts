@@ -14,8 +14,11 @@ import { SILENT_LOG } from '../../src/control/control-log.ts';
 import { InquiryService } from '../../src/control/inquiry-service.ts';
 import type { HostFact, InquiryTarget } from '../../src/core/mount-facts.ts';
 import { needClient, needRoot, run } from '../support/clients.ts';
+import { soleMounts } from '../support/sole-mounts.ts';
 import type { TemporaryDirectory } from '../support/temporary.ts';
 import { temporaryDirectory } from '../support/temporary.ts';
+
+soleMounts();
 
 const MiB = 1024 * 1024;
 
@@ -320,6 +323,11 @@ describe('an agent without root', () => {
       process.seteuid?.(0);
     }
   };
+  /** Without what another test's network namespaces hide, which cannot be entered without root. */
+  const seenAsNobody = async (target: InquiryTarget): Promise<readonly HostFact[]> => {
+    const facts = await asNobody(() => look(target));
+    return facts.filter((fact) => fact.kind !== 'unknown' || fact.what !== 'the network connections of a namespace without processes');
+  };
 
   it('starts, says what it cannot see, finds the mount all the same, and never says "not mounted" in its place', async () => {
     await using bench = await Bench.make();
@@ -344,7 +352,7 @@ describe('an agent without root', () => {
     bench.start('qemu-io', ['-f', 'raw', '-r', target.uri]);
     const other: InquiryTarget = { volume: 2, name: 'vol2', uris: [target.uri.replace('vol1', 'vol2')] };
     await lookUntil(target, ([fact]) => fact?.kind === 'open' && fact.connections.length > 0);
-    const facts = await asNobody(() => look(other));
+    const facts = await seenAsNobody(other);
     expect(facts).toMatchObject([{ kind: 'unknown', connections: [expect.stringMatching(/^unix:\d+$/)] }]);
   });
 });

@@ -11,7 +11,10 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { expect, it } from 'vitest';
 import { needClient, needRoot, run } from '../support/clients.ts';
 import { BOTH_KINDS, type NbdServerProcess, startNbdServer } from '../support/nbd-server-process.ts';
+import { soleMounts } from '../support/sole-mounts.ts';
 import { type TemporaryDirectory, temporaryDirectory } from '../support/temporary.ts';
+
+soleMounts();
 
 const MiB = 2 ** 20;
 const CAPACITY_BYTES = 192 * MiB;

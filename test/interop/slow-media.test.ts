@@ -14,8 +14,11 @@ import { KiB, MiB } from '../../src/core/units.ts';
 import type { NbdClient } from '../../src/nbd-client/index.ts';
 import { Random } from '../harness/random.ts';
 import { needClient, needRoot, run } from '../support/clients.ts';
+import { soleMounts } from '../support/sole-mounts.ts';
 import { watchWorkerThreads } from '../support/worker-threads.ts';
 import { type TemporaryDirectory, temporaryDirectory } from '../support/temporary.ts';
+
+soleMounts();
 
 const DELAY_MS = 3;
 const VOLUME_BYTES = 12 * MiB;

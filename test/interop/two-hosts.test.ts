@@ -9,13 +9,16 @@
 import type { ChildProcess } from 'node:child_process';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { copyFileSync, mkdirSync } from 'node:fs';
+import { copyFileSync, existsSync, mkdirSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import type { ClientView, HostAdded, HostView, InquiryView } from '../../src/index.ts';
 import { needClient, needRoot, run } from '../support/clients.ts';
 import { eventually } from '../support/fake-agent.ts';
+import { soleMounts } from '../support/sole-mounts.ts';
 import { temporaryDirectory } from '../support/temporary.ts';
 import { initialised, MAIN, twinvol } from '../scenario/cli-process.ts';
+
+soleMounts();
 
 const NAME = `tv${process.pid}`;
 /** Device's end and host's end of each cable. */
@@ -49,6 +52,15 @@ class Undo implements AsyncDisposable {
     for (const step of this.#steps.reverse()) await step();
   }
 }
+
+/** What a run left that was killed: its process is gone, and nobody else removes its namespaces. */
+const clearLeftovers = async (): Promise<void> => {
+  for (const line of (await must('ip', 'netns', 'list')).split('\n')) {
+    const [name = ''] = line.split(' ');
+    const pid = /^tv(\d+)-/.exec(name)?.[1];
+    if (pid !== undefined && !existsSync(`/proc/${pid}`)) await run(needClient('ip'), ['netns', 'del', name]);
+  }
+};
 
 const layCables = async (undo: Undo): Promise<void> => {
   for (const machine of ['device', ...HOSTS]) {
@@ -122,6 +134,7 @@ describe('a device and two hosts, joined by cables', () => {
       return ran;
     };
     const json = async <T>(words: string): Promise<T> => JSON.parse((await cli(`${words} --json`)).stdout) as T;
+    await clearLeftovers();
     await layCables(undo);
 
     const addresses = HOSTS.map((host) => CABLES[host][0]);

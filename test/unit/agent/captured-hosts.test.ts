@@ -2,6 +2,8 @@
  * The agent's finders on hosts as text: each finds what is mounted, through every layer, and what it cannot see is never
  * taken for nothing.
  */
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { inspectHost } from '../../../src/agent/inspect.ts';
 import { factText } from '../../../src/core/inquiry-text.ts';
@@ -242,20 +244,32 @@ describe('what the agent cannot see', () => {
     expect(await factsOn([], UNIX, { extra: root })).toEqual([{ kind: 'not-mounted' }]);
   });
 
+  const ownMounts = ['22 28 0:21 / /proc rw,relatime - proc proc rw', '28 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw'];
+  const kept = [
+    '-- proc/400/mountinfo --',
+    ...ownMounts,
+    '90 28 0:4 net:[4026532111] /run/netns/blue rw shared:7 - nsfs nsfs rw',
+    '91 28 0:4 mnt:[4026532112] /run/kept rw shared:7 - nsfs nsfs rw',
+    '92 28 0:4 net:[4026531840] /run/netns/own rw shared:7 - nsfs nsfs rw',
+  ].join('\n');
+
   it('is a namespace without processes that cannot be entered', async () => {
-    const extra = [
-      '-- proc/400/mountinfo --',
-      '22 28 0:21 / /proc rw,relatime - proc proc rw',
-      '28 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw',
-      '90 28 0:4 net:[4026532111] /run/netns/blue rw shared:7 - nsfs nsfs rw',
-      '91 28 0:4 mnt:[4026532112] /run/kept rw shared:7 - nsfs nsfs rw',
-      '92 28 0:4 net:[4026531840] /run/netns/own rw shared:7 - nsfs nsfs rw',
-    ].join('\n');
-    const facts = await factsOn([], UNIX, { extra });
+    const facts = await factsOn([], UNIX, { extra: kept });
     expect(facts.map((fact) => (fact.kind === 'unknown' ? fact.what : fact.kind))).toEqual([
       'a mount namespace without processes',
       'the network connections of a namespace without processes',
     ]);
+  });
+
+  it('is no namespace that is removed while the agent looks', async () => {
+    using host = await capturedHost([], { extra: kept });
+    const removed = (): Promise<null> => {
+      writeFileSync(join(host.root, 'proc/400/mountinfo'), `${ownMounts.join('\n')}\n`);
+      return Promise.resolve(null);
+    };
+    const tools = { ...host.probe.tools, mountTable: removed, socketTables: removed };
+    const [facts] = await inspectHost({ ...host.probe, tools }, [UNIX], []);
+    expect(facts?.facts).toEqual([{ kind: 'not-mounted' }]);
   });
 });
 
