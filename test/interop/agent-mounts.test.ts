@@ -248,8 +248,9 @@ describe('a volume that is not mounted', () => {
     const target = await bench.serve(8 * MiB);
     const fuse = await bench.fuse([target.uri], 8 * MiB);
     const holder = bench.start('sh', ['-c', `exec 7<${fuse.file}; exec sleep 60`]);
-    const facts = await lookUntil(target, (list) =>
-      list.some((fact) => fact.kind === 'open' && fact.processes.some(({ pid }) => pid === holder.pid)),
+    const facts = await lookUntil(
+      target,
+      ([fact, ...others]) => fact?.kind === 'open' && fact.processes[0]?.pid === holder.pid && others.length === 0,
     );
     expect(facts).toMatchObject([{ kind: 'open', processes: [{ pid: holder.pid }] }]);
     const loop = await bench.loop(fuse.file);
@@ -341,7 +342,7 @@ describe('an agent without root', () => {
     const facts = await seenAsNobody(target);
     // Its folder may not be read either: the mount point of nbdfuse, given as "fuse", is one that ends so.
     expect(facts[0]).toMatchObject({ kind: 'mounted', mountPoint: mount.place });
-    expect(facts.map((fact) => fact.kind), JSON.stringify(facts)).toEqual(['mounted', 'unknown']);
+    expect(facts.map((fact) => fact.kind)).toEqual(['mounted', 'unknown']);
     await mount.end();
   });
 
