@@ -3,6 +3,7 @@
  * The store and `--json` are options of the program, and so are taken at any place of the line.
  */
 import type { Command } from 'commander';
+import { TwinvolError } from '../core/faults.ts';
 import { collect, durationArgument } from './arguments.ts';
 
 /** A command or subcommand, with examples (without the program's name, or a whole line) at the end of its help. */
@@ -35,5 +36,13 @@ export type Waiting = { readonly wait?: boolean; readonly timeout?: number };
 export const withWait = (command: Command, until: string): Command => {
   return command
     .option('--wait', `wait until ${until}, with its progress`)
-    .option('--timeout <TIME>', 'wait so long at most, such as 60s', durationArgument);
+    .option('--timeout <TIME>', 'wait so long at most, such as 60s; with --wait', durationArgument)
+    .hook('preAction', (_, acting) => requireWait(acting.opts()));
+};
+
+const requireWait = ({ wait, timeout }: Waiting): void => {
+  if (timeout !== undefined && wait !== true)
+    throw new TwinvolError('USAGE', '--timeout says how long to wait, and without --wait nothing is waited for; nothing was done', {
+      remedy: 'add --wait, or leave --timeout out',
+    });
 };
