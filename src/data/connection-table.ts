@@ -275,7 +275,7 @@ export class ConnectionTable {
 
   hasDeferredWrites(volume: number): boolean {
     for (const connection of this.#all.values()) {
-      if (connection.deferredWrites > 0 && connection.session?.volume.leg.number === volume) return true;
+      if (connection.deferred.writes > 0 && connection.session?.volume.leg.number === volume) return true;
     }
     return false;
   }
@@ -290,7 +290,7 @@ export class ConnectionTable {
   }
 
   report(): ConnectionReport[] {
-    return [...this.#all.values()].map((connection) => connection.report());
+    return [...this.#all.values()].map(reportOf);
   }
 
   destroyAll(reason: string): void {
@@ -334,7 +334,27 @@ const expiryOf = (connection: Connection, nowMs: number, deadlines: ClientDeadli
   if (connection.phase === 'handshake' || connection.phase === 'tls') {
     return connection.askedAtMs === 0 && nowMs - connection.handshakeSinceMs > deadlines.handshakeMs ? 'handshake-timeout' : '';
   }
-  if (connection.isLeaving) return connection.deferred === 0 && nowMs - connection.leftAtMs > LEAVING_MS ? connection.endReason : '';
+  if (connection.isLeaving) return connection.deferred.count === 0 && nowMs - connection.leftAtMs > LEAVING_MS ? connection.endReason : '';
   if (connection.isMidRequest && nowMs - connection.lastActivityMs > deadlines.requestMs) return 'request-timeout';
   return isShort && (connection.heldMs(nowMs) ?? 0) > PIECE_MS ? 'too-slow' : '';
+};
+
+const reportOf = (connection: Connection): ConnectionReport => {
+  const { session } = connection;
+  return {
+    id: connection.id,
+    volume: session?.volume.leg.number ?? null,
+    volumeName: session?.volume.name ?? null,
+    peer: connection.address,
+    transport: connection.isTls ? 'tls' : connection.transport,
+    phase: connection.phase === 'tls' ? 'handshake' : connection.phase,
+    readOnly: session?.grant.readOnly ?? false,
+    // A name in a certificate is no host until the engine says so.
+    host: session?.grant.host ?? null,
+    ref: connection.ref,
+    connectedAtMs: connection.connectedAtMs,
+    readBytes: connection.readBytes,
+    writtenBytes: connection.writtenBytes,
+    requests: connection.requests,
+  };
 };

@@ -9,9 +9,9 @@
  */
 import { NBD_CMD_DISC } from '../wire/nbd-constants.ts';
 import type { NegotiationStep, ServerNegotiation } from '../wire/nbd-negotiation.ts';
-import { NbdRequest, parseRequest, type ReplyMode, type RequestRules, requestHeaderBytes } from '../wire/nbd-transmission.ts';
+import { parseRequest, type ReplyMode, type RequestRules, requestHeaderBytes } from '../wire/nbd-transmission.ts';
+import { DeferredRequests } from './deferred-requests.ts';
 import type { Lane, LaneVolume } from './lane.ts';
-import type { ConnectionReport } from './lane-messages.ts';
 import type { LaneSocket } from './lane-socket.ts';
 import { turnUsMax } from './medium-watch.ts';
 import type { ExportGrant } from './plane-api.ts';
@@ -27,11 +27,6 @@ const GATHER_AHEAD_BYTES: number = 256 * 1024;
 const TURN_BYTES: number = 8 * 1024 * 1024;
 const TURN_REQUEST_BYTES = 4096;
 const TURN_LENGTH_MAX: number = 1024 * 1024;
-/** Requests whose reply comes later (flush, trim, delay), at most; then the connection waits. */
-const DEFERRED_MAX = 256;
-/** Bytes of payloads and replies that such requests may hold: of one connection, and of all of a lane beyond one request each. */
-const DEFERRED_BYTES_MAX: number = 32 * 1024 * 1024;
-const LANE_DEFERRED_BYTES_MAX: number = 96 * 1024 * 1024;
 /** The one busy client of a lane gets its replies after so many short requests: it makes new ones while the rest is carried out. */
 const REPLIES_EARLY = 4;
 const SHORT_BYTES: number = 16 * 1024;
@@ -73,11 +68,7 @@ export class Connection {
   ref: string | null = null;
   stopped: StopReason = '';
   /** Requests whose reply is still to come. */
-  deferred = 0;
-  /** Writes among them: a hold waits for these. */
-  deferredWrites = 0;
-  /** Bytes that they hold. */
-  deferredBytes = 0;
+  readonly deferred: DeferredRequests;
   /** The client said goodbye, or was told to go: nothing more is executed. */
   isLeaving = false;
   /** Everything that was asked is answered, or cannot be any more: only the socket's end is waited for. */
@@ -109,6 +100,7 @@ export class Connection {
 
   constructor(lane: Lane, id: number, transport: 'unix' | 'tcp', address: string, negotiation: ServerNegotiation) {
     this.#lane = lane;
+    this.deferred = new DeferredRequests(lane);
     this.id = id;
     this.transport = transport;
     this.address = address;
@@ -351,28 +343,13 @@ export class Connection {
 
   /** A reply will come later; until then `heldBytes` of memory are in use for it. */
   defer(isWrite: boolean, heldBytes = 0): void {
-    this.deferred += 1;
-    this.deferredBytes += heldBytes;
-    this.#lane.deferredBytes += heldBytes;
-    if (isWrite) this.deferredWrites += 1;
-    const isLaneFull = heldBytes > 0 && this.#lane.deferredBytes >= LANE_DEFERRED_BYTES_MAX;
-    if (isLaneFull || this.deferred >= DEFERRED_MAX || this.deferredBytes >= DEFERRED_BYTES_MAX) this.stop('deferred');
+    if (!this.deferred.add(isWrite, heldBytes)) this.stop('deferred');
   }
 
   undefer(isWrite: boolean, heldBytes = 0): void {
-    this.deferred -= 1;
-    this.deferredBytes -= heldBytes;
-    this.#lane.deferredBytes -= heldBytes;
-    if (isWrite) this.deferredWrites -= 1;
+    this.deferred.remove(isWrite, heldBytes);
     if (this.isLeaving) this.endWhenAnswered();
-    else if (this.stopped === 'deferred' && this.#mayDefer()) this.proceed('deferred');
-  }
-
-  /** Each has one request under way at least, so that each goes on when that one is answered. */
-  #mayDefer(): boolean {
-    if (this.deferred === 0) return true;
-    const hasRoom = this.deferredBytes < DEFERRED_BYTES_MAX && this.#lane.deferredBytes < LANE_DEFERRED_BYTES_MAX;
-    return hasRoom && this.deferred < DEFERRED_MAX / 2;
+    else if (this.stopped === 'deferred' && this.deferred.hasRoom) this.proceed('deferred');
   }
 
   /** Nothing more is executed; what is under way is answered, then the connection ends. */
@@ -387,7 +364,7 @@ export class Connection {
 
   /** Ends a leaving connection as soon as every reply is on its way. */
   endWhenAnswered(): void {
-    if (this.isGone || this.deferred > 0 || this.stream !== null || this.waitingReplies.length > 0) return;
+    if (this.isGone || this.deferred.count > 0 || this.stream !== null || this.waitingReplies.length > 0) return;
     this.isGone = true;
     // Replies that this very call is still gathering go out first: `finish` writes them, then the socket ends.
     queueMicrotask(() => this.socket.end(this.endReason, END_GRACE_MS));
@@ -409,38 +386,5 @@ export class Connection {
     this.#rest = null;
     this.#gather = null;
     this.waitingReplies.length = 0;
-  }
-
-  /** A copy of the lane's request, for a reply that comes later. */
-  keepRequest(request: NbdRequest): NbdRequest {
-    const kept = new NbdRequest();
-    kept.flags = request.flags;
-    kept.type = request.type;
-    kept.cookieHigh = request.cookieHigh;
-    kept.cookieLow = request.cookieLow;
-    kept.offset = request.offset;
-    kept.length = request.length;
-    kept.payloadBytes = request.payloadBytes;
-    return kept;
-  }
-
-  report(): ConnectionReport {
-    const { session } = this;
-    return {
-      id: this.id,
-      volume: session?.volume.leg.number ?? null,
-      volumeName: session?.volume.name ?? null,
-      peer: this.address,
-      transport: this.isTls ? 'tls' : this.transport,
-      phase: this.phase === 'tls' ? 'handshake' : this.phase,
-      readOnly: session?.grant.readOnly ?? false,
-      // A name in a certificate is no host until the engine says so.
-      host: session?.grant.host ?? null,
-      ref: this.ref,
-      connectedAtMs: this.connectedAtMs,
-      readBytes: this.readBytes,
-      writtenBytes: this.writtenBytes,
-      requests: this.requests,
-    };
   }
 }

@@ -119,7 +119,7 @@ export class Executor {
 
   /** The medium keeps its callers waiting: the slow worker reads, and the lane's other clients go on. */
   #readAside(connection: Connection, session: Session, request: NbdRequest): boolean {
-    const kept = connection.keepRequest(request);
+    const kept = request.copy();
     const { length } = kept;
     connection.defer(false, length);
     this.#lane.aside(session.volume, kept.offset, length, { kind: 'read' }, ({ code, tookUs, data }) => {
@@ -138,7 +138,7 @@ export class Executor {
     this.#lane.outbox.flush(connection);
     if (connection.stopped !== '') return false;
     connection.stop('streaming');
-    connection.stream = new StreamedRead(this.#lane, connection, session.volume, connection.keepRequest(request), session.mode);
+    connection.stream = new StreamedRead(this.#lane, connection, session.volume, request.copy(), session.mode);
     connection.stream.pump();
     return true;
   }
@@ -166,7 +166,7 @@ export class Executor {
   }
 
   #writeAside(connection: Connection, session: Session, request: NbdRequest, buffer: Buffer, payloadAt: number): boolean {
-    const kept = connection.keepRequest(request);
+    const kept = request.copy();
     const { length } = kept;
     const payload = new Uint8Array(buffer.subarray(payloadAt, payloadAt + length));
     connection.defer(true, length);
@@ -189,7 +189,7 @@ export class Executor {
   beginWrite(connection: Connection, session: Session, request: NbdRequest): StreamedWrite {
     const refused = connection.isShutDown ? NBD_ESHUTDOWN : validateRequest(request, session.rules);
     if (refused === 0) this.#lane.countRequest();
-    return new StreamedWrite(connection.keepRequest(request), refused);
+    return new StreamedWrite(request.copy(), refused);
   }
 
   /** `bytes` of its payload are at `at`. False: it has to wait, nothing was done. Behind the last piece it is answered. */
@@ -273,7 +273,7 @@ export class Executor {
   }
 
   #zeroElsewhere(connection: Connection, session: Session, request: NbdRequest, punch: boolean): void {
-    const kept = connection.keepRequest(request);
+    const kept = request.copy();
     const end = request.offset + request.length;
     const answer = (code: string): void => this.#replyLate(connection, session, kept, code, true);
     const zeroFrom = (offset: number): void => {
@@ -290,7 +290,7 @@ export class Executor {
   }
 
   #flushThenReply(connection: Connection, session: Session, request: NbdRequest, isWrite: boolean): void {
-    const kept = connection.keepRequest(request);
+    const kept = request.copy();
     connection.defer(isWrite);
     this.#lane.flushes.flush(session.volume, (code) => this.#replyLate(connection, session, kept, code, isWrite));
   }
@@ -302,7 +302,7 @@ export class Executor {
     if (request.type === NBD_CMD_BLOCK_STATUS || (isWrite && session.volume.isHeld)) return false;
     const latencyMs = latencyOf(session.volume, operationOf(request.type), request.offset, request.length);
     if (latencyMs === 0) return false;
-    const kept = connection.keepRequest(request);
+    const kept = request.copy();
     const payload = request.payloadBytes === 0 ? buffer : Buffer.from(buffer.subarray(payloadAt, payloadAt + request.payloadBytes));
     connection.defer(isWrite, heldBytesOf(kept));
     setTimeout(() => this.#delayed(connection, session, kept, payload, isWrite), latencyMs);

@@ -43,6 +43,19 @@ export class NbdRequest {
   length = 0;
   /** Bytes that follow the header. More than the connection's limit: the connection cannot go on. */
   payloadBytes = 0;
+
+  /** The same request, for a reply that comes when this one has been filled again. */
+  copy(): NbdRequest {
+    const copy = new NbdRequest();
+    copy.flags = this.flags;
+    copy.type = this.type;
+    copy.cookieHigh = this.cookieHigh;
+    copy.cookieLow = this.cookieLow;
+    copy.offset = this.offset;
+    copy.length = this.length;
+    copy.payloadBytes = this.payloadBytes;
+    return copy;
+  }
 }
 
 const readU32 = (from: Buffer, at: number): number =>
