@@ -29,9 +29,10 @@ import type {
   VerifyProgress,
   VolumeSpec,
 } from './plane-api.ts';
+import { type AttachedPair, type AttachOptions, PairMembership } from './pair-membership.ts';
 import { switchPairs } from './pair-switch.ts';
 import { Media } from './media.ts';
-import { PairState, type PlaneStore, VolumeState } from './plane-state.ts';
+import { type PlaneStore, VolumeState } from './plane-state.ts';
 import { Roster } from './roster.ts';
 import { deviceBlock, LANE_COUNT_MAX, PAIR, SLOT_MAIN, SLOT_SLOW_WORKER, SLOT_ZERO_WORKER } from './shared-memory.ts';
 import { WorkerSet } from './worker-set.ts';
@@ -69,6 +70,7 @@ class Plane extends EventEmitter<PlaneEvents> implements DataPlane {
   readonly #desk: LaneDesk;
   readonly #cleaner: IntentCleaner;
   readonly #copies: Copies;
+  readonly #membership: PairMembership;
   #survivesPowerLoss: boolean;
   #isDraining = false;
   #isClosed = false;
@@ -126,6 +128,15 @@ class Plane extends EventEmitter<PlaneEvents> implements DataPlane {
       onLegFailed: (failure) => this.#legFailed(failure),
       onDone: (pair) => this.emit('copyDone', { pair }),
       onFailed: (pair, leg, code) => this.emit('copyFailed', { pair, leg, code, message: `the copy's ${leg} failed: ${code}` }),
+    });
+    this.#membership = new PairMembership({
+      store: this.#store,
+      roster: this.#roster,
+      workers: this.#workers,
+      gate: this.#gate,
+      copies: this.#copies,
+      tellAgain: (volume) => this.#tellAgain(volume),
+      onDamage: (text) => this.#damage.add(text),
     });
   }
 
@@ -194,41 +205,8 @@ class Plane extends EventEmitter<PlaneEvents> implements DataPlane {
 
   // Pairs
 
-  async pairAttach(
-    spec: PairSpec,
-    options: { readonly fresh: boolean; readonly distrust?: boolean },
-  ): Promise<{ readonly recoveredBytes: number; readonly dirtyBytes: number }> {
-    const primary = this.#roster.volume(spec.primary);
-    const secondary = this.#roster.volume(spec.secondary);
-    primary.openIntents(options.fresh);
-    secondary.openIntents(options.fresh);
-    const pair = new PairState(spec, primary, this.#store, options.fresh);
-    let recovered = 0;
-    if (!options.fresh) {
-      // Nobody else knows the pair yet, so its files are this call's alone.
-      recovered = pair.addIntents(primary.intents, 'primary') + pair.addIntents(secondary.intents, 'secondary');
-      if (options.distrust === true) recovered += pair.distrustAll();
-      if (recovered > 0) pair.persist();
-      pair.recoverSecondaryTimes(spec.secondaryWritten);
-      for (const text of [...primary.damage, ...secondary.damage, ...pair.damage]) this.#damage.add(text);
-    }
-    this.#roster.addPair(pair);
-    await this.#tellPair(pair, primary, secondary);
-    return { recoveredBytes: Math.min(pair.capacityBytes * 2, recovered * spec.dirtyRegionBytes), dirtyBytes: pair.dirtyBytes().union };
-  }
-
-  /** Workers that know one of the volumes have to know the pair before it is switched; others hear of it when they need it. */
-  async #tellPair(pair: PairState, primary: VolumeState, secondary: VolumeState): Promise<void> {
-    const links = this.#workers
-      .links()
-      .filter(({ toldVolumes }) => toldVolumes.has(primary.spec.number) || toldVolumes.has(secondary.spec.number));
-    for (const link of links) {
-      this.#workers.tellPair(link, pair, primary, secondary);
-      // Told before without intents: tell again.
-      link.send(primary.message());
-      link.send(secondary.message());
-    }
-    if (links.length > 0) await this.#workers.barrier();
+  pairAttach(spec: PairSpec, options: AttachOptions): Promise<AttachedPair> {
+    return this.#membership.attach(spec, options);
   }
 
   async pairsSwitch(switches: readonly PairSwitch[]): Promise<{ readonly switched: boolean; readonly pauseMs: number }> {
@@ -249,25 +227,8 @@ class Plane extends EventEmitter<PlaneEvents> implements DataPlane {
     if (!changes.fenceData) Atomics.store(words, PAIR.FENCED, 0);
   }
 
-  async pairDetach(id: number): Promise<void> {
-    const pair = this.#roster.pairs.get(id);
-    if (pair === undefined) return;
-    await Promise.all([this.copyStop(id), this.#copies.stopVerify(id)]);
-    await this.#gate.closedFromMain(() => pair.apply('idle', 'keep'));
-    this.#roster.removePair(pair);
-    for (const link of this.#workers.links()) link.toldPairs.delete(id);
-    this.#workers.broadcast({ type: 'pair-gone', id });
-    await this.#workers.barrier();
-    await pair.lockFiles();
-    pair.close(true);
-    for (const number of [pair.spec.primary, pair.spec.secondary]) {
-      const volume = this.#roster.volumes.get(number);
-      if (volume === undefined || this.#roster.pairsOf(number).length > 0 || volume.intents === null) continue;
-      const { intents } = volume;
-      volume.intents = null;
-      await this.#tellAgain(volume);
-      intents.file.remove();
-    }
+  pairDetach(id: number): Promise<void> {
+    return this.#membership.detach(id);
   }
 
   pairProgress(id: number): PairProgress {
