@@ -8,7 +8,8 @@
  * Invariant: `stopped` is empty or the one reason why requests wait; whoever removes the reason calls `proceed`.
  */
 import { NBD_CMD_DISC } from '../wire/nbd-constants.ts';
-import type { NegotiationStep, ServerNegotiation } from '../wire/nbd-negotiation.ts';
+import type { ServerNegotiation } from '../wire/nbd-negotiation.ts';
+import type { NegotiationStep } from '../wire/nbd-negotiation-steps.ts';
 import { parseRequest, type ReplyMode, type RequestRules, requestHeaderBytes } from '../wire/nbd-transmission.ts';
 import { DeferredRequests } from './deferred-requests.ts';
 import type { Lane, LaneVolume } from './lane.ts';

@@ -8,7 +8,8 @@
 import { createServer, type Server, type Socket } from 'node:net';
 import * as nbd from '../../src/wire/nbd-constants.ts';
 import { BlockStatusWriter } from '../../src/wire/nbd-block-status.ts';
-import { type ExportInfo, type NegotiationStep, ServerNegotiation, type TransmissionStart } from '../../src/wire/nbd-negotiation.ts';
+import { ServerNegotiation } from '../../src/wire/nbd-negotiation.ts';
+import type { ExportInfo, NegotiationStep, TransmissionStart } from '../../src/wire/nbd-negotiation-steps.ts';
 import {
   ERROR_REPLY_BYTES_MAX,
   NbdRequest,

@@ -3,8 +3,14 @@
  * takes the reply stream apart again. Used by the unit and property tests of the handshake.
  */
 import { OPTION_REPLY_HEADER_BYTES, decodeOptionReplyHeader } from '../../src/wire/nbd-handshake.ts';
-import type { CloseReason, ExportInfo, NegotiationPolicy, NegotiationStep, TransmissionStart } from '../../src/wire/nbd-negotiation.ts';
 import { ServerNegotiation } from '../../src/wire/nbd-negotiation.ts';
+import type {
+  CloseReason,
+  ExportInfo,
+  NegotiationPolicy,
+  NegotiationStep,
+  TransmissionStart,
+} from '../../src/wire/nbd-negotiation-steps.ts';
 import { NBD_FLAG_HAS_FLAGS, NBD_FLAG_SEND_FLUSH } from '../../src/wire/nbd-constants.ts';
 
 export const exportInfo = (canonicalName: string, changes: Partial<ExportInfo> = {}): ExportInfo => ({

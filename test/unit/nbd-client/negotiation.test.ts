@@ -4,7 +4,7 @@ import * as nbd from '../../../src/wire/nbd-constants.ts';
 import * as codec from '../../../src/wire/nbd-handshake.ts';
 import { type ClientStep, type NegotiationWish, negotiateExport, negotiateList } from '../../../src/nbd-client/negotiation.ts';
 import { NbdError, type NbdErrorCode } from '../../../src/nbd-client/nbd-error.ts';
-import type { NegotiationPolicy } from '../../../src/wire/nbd-negotiation.ts';
+import type { NegotiationPolicy } from '../../../src/wire/nbd-negotiation-steps.ts';
 import { NegotiationDriver, exportInfo } from '../../support/negotiation-driver.ts';
 
 const WISH: NegotiationWish = {
