@@ -79,11 +79,19 @@ export const withConsent = async <Result>(
       const token = error instanceof TwinvolError && context.isInteractive ? tokenOf(error) : null;
       if (!(error instanceof TwinvolError) || token === null) throw error;
       if (!(await isConfirmed(context, error, words.question))) {
-        throw new TwinvolError(error.code, words.notDone, { remedy: error.remedy });
+        throw notConsented(error, words.notDone);
       }
       consent = { consent: { token, by, ...given({ reason: options.reason }) } };
     }
   }
+};
+
+/** After a "no" it is no matter how often the facts had changed: what stands in the way is what was shown last. */
+const notConsented = (shown: TwinvolError, notDone: string): TwinvolError => {
+  if (shown.code !== 'CONSENT_VOID') return new TwinvolError(shown.code, notDone, { remedy: shown.remedy });
+  const kinds = recordsIn(shown.details['findings']).map(({ kind }) => kind);
+  if (kinds.length === 0) return new TwinvolError('NOT_CONFIRMED', notDone);
+  return new TwinvolError(kinds.every((kind) => kind === 'no-answer' || kind === 'unknown') ? 'NO_ANSWER' : 'MOUNTED', notDone);
 };
 
 const isConfirmed = async (context: CommandContext, error: TwinvolError, question: string): Promise<boolean> => {

@@ -22,7 +22,7 @@ export type ConsentScope = {
   readonly volumes: readonly number[];
   /** Changes whenever the state of the pairs concerned does: their `stateSinceMs`, say, as text. */
   readonly generation: string;
-  /** What going on would destroy: shown with every warning. Its amount is a part of the token; see `shownLosses`. */
+  /** What going on would destroy: shown with every warning, and a part of the token; see `shownLosses`. */
   readonly destructions?: readonly Destruction[];
 };
 
@@ -49,10 +49,12 @@ const OVERRIDE_KEY = /^(?:(?:mounted|open|unknown|no-answer):.+|client:\d+)$/su;
 
 /**
  * The amounts that a consent is bound to: between the warning and the answer nothing is held, so a host may write more.
- * Not the times: writing again what would be lost anyway loses no more.
+ * The times too: a region that counts already may have held one new block when it was shown, and be full of them now.
  */
 const shownLosses = ({ destructions = [] }: ConsentScope): readonly string[] =>
-  destructions.map(({ volumeName, regions, bytes }) => JSON.stringify([volumeName, regions, bytes])).sort();
+  destructions
+    .map(({ volumeName, regions, bytes, firstAtMs, lastAtMs }) => JSON.stringify([volumeName, regions, bytes, firstAtMs, lastAtMs]))
+    .sort();
 
 /** The token of these facts. The same facts give the same token, in whatever order they were found. */
 export const consentToken = (scope: ConsentScope, findings: readonly Finding[]): string => {
@@ -114,8 +116,10 @@ const voidError = (
   findings: readonly Finding[],
   details: Readonly<Record<string, unknown>>,
 ): TwinvolError => {
-  const again = 'read the new warning and decide again';
-  const remedy = findings.length === 0 ? again : `${again}; where a host keeps writing: ${overridesFor(findings)} --reason TEXT`;
+  const remedy =
+    findings.length === 0
+      ? 'nothing uses the volume now: repeat the command without a consent'
+      : `read the new warning and decide again; where a host keeps writing: ${overridesFor(findings)} --reason TEXT`;
   return new TwinvolError('CONSENT_VOID', `${scope.command} was not done: ${why}`, { remedy, details });
 };
 

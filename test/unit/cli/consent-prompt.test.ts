@@ -79,6 +79,13 @@ describe('consent', () => {
     expect(consents).toEqual([ASKING, { token: 'token-0', by: 'op' }, { token: 'token-1', by: 'op' }]);
   });
 
+  it('is refused as what was shown last, when the facts have changed and the answer is no', async () => {
+    const { line } = await guarded(['web1 has it mounted', 'web1 and web2 have it mounted']);
+    const { exit, err } = await line('pair resync db', { answers: ['y', 'n'] });
+    expect(exit).toBe(11);
+    expect(err).toContain('twinvol: the pair of db was not resynced [MOUNTED]');
+  });
+
   it('is refused in scripts with the facts: text, and JSON', async () => {
     const { line } = await guarded(['web1 has db-copy mounted at /mnt']);
     const text = await line('pair resync db');

@@ -59,12 +59,13 @@ describe('consent', () => {
     expect(decide(verdict(finding('open:b')), { token }, { ...SCOPE, destructions }).kind).toBe('consented');
   });
 
-  it('is void when more would be lost than was shown; that the same was written once more changes nothing', () => {
+  it('is void when more would be lost than was shown, or something was written since, be it in the same regions', () => {
     const loss = { volumeName: 'r1', regions: 1, bytes: 65536, firstAtMs: 1000, lastAtMs: 1000, since: 'since the split' };
     const shown = verdict(finding('open:b'));
     const token = consentToken({ ...SCOPE, destructions: [loss] }, shown.findings);
     const again = { ...SCOPE, destructions: [{ ...loss, lastAtMs: 2000 }] };
-    expect(decide(shown, { token }, again).kind).toBe('consented');
+    expect(errorOf(() => decide(shown, { token }, again))).toMatchObject({ code: 'CONSENT_VOID' });
+    expect(decide(shown, { token }, { ...SCOPE, destructions: [{ ...loss }] }).kind).toBe('consented');
     const grown = { ...SCOPE, destructions: [{ ...loss, regions: 2, bytes: 131072 }] };
     const error = errorOf(() => decide(shown, { token }, grown));
     expect(error).toMatchObject({ code: 'CONSENT_VOID', details: { destroys: [{ regions: 2 }] } });
@@ -111,7 +112,10 @@ describe('an override', () => {
 
   it('of what is not there is void, and of what is no finding is a mistake', () => {
     expect(errorOf(() => decide(found, { overrides: ['open:a'], reason: 'x' }))).toMatchObject({ code: 'CONSENT_VOID' });
-    expect(errorOf(() => decide(verdict(), { overrides: ['mounted:a'], reason: 'x' }))).toMatchObject({ code: 'CONSENT_VOID' });
+    expect(errorOf(() => decide(verdict(), { overrides: ['mounted:a'], reason: 'x' }))).toMatchObject({
+      code: 'CONSENT_VOID',
+      remedy: 'nothing uses the volume now: repeat the command without a consent',
+    });
     for (const key of ['', 'mounted', 'mounted:', 'client:x', 'all', 'force:a']) {
       expect(errorOf(() => decide(found, { overrides: [key], reason: 'x' }))).toMatchObject({ code: 'USAGE' });
     }
