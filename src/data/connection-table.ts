@@ -32,7 +32,7 @@ const CONNECTIONS_MAX = 4096;
 const HANDSHAKE_UNREAD_BYTES_MAX: number = 1024 * 1024;
 /** While others wait for buffers, a client has this long to send, or to take, the piece that it holds one for. */
 const PIECE_MS = 2000;
-/** How long a client that was told to leave may take to read what it is owed. */
+/** How long a client that was told to leave may take to read what it is owed, or one that goes to close its side. */
 const LEAVING_MS = 3000;
 /** How long an ended client may still ask and be told that the export shuts down. */
 const SHUTDOWN_GRACE_MS = 100;
@@ -88,7 +88,7 @@ export class ConnectionTable {
   /** Listens on this thread (no descriptor can be handed over). Answers with the port, or what went wrong. */
   listen(message: Listen, answer: (port: number, error?: string) => void): void {
     const transport = message.unixPath === null ? 'tcp' : 'unix';
-    const server = net.createServer({ noDelay: true, ...KEEP_ALIVE }, (socket) => {
+    const server = net.createServer({ allowHalfOpen: true, noDelay: true, ...KEEP_ALIVE }, (socket) => {
       const { fd } = (socket as unknown as { readonly _handle: { readonly fd: number } })._handle;
       if (this.#all.size >= CONNECTIONS_MAX || !isWithinReserve(fd)) {
         socket.destroy();
@@ -120,6 +120,7 @@ export class ConnectionTable {
       received: (buffer, start, length) => connection.received(buffer, start, length),
       nextBuffer: () => connection.nextBuffer(),
       drained: () => this.#lane.drained(connection),
+      inputEnded: () => connection.inputEnded(),
       ended: (reason) => this.#ended(connection, reason),
       poll: this.#lane.poll,
     };
@@ -263,6 +264,7 @@ export class ConnectionTable {
 
   #shutDown(connection: Connection): void {
     if (connection.session === null) return connection.socket.destroy('ended');
+    if (connection.isLeaving) return connection.hurry();
     connection.isShutDown = true;
     connection.proceed('held');
     setTimeout(() => connection.leave('ended'), SHUTDOWN_GRACE_MS);
@@ -335,9 +337,13 @@ const expiryOf = (connection: Connection, nowMs: number, deadlines: ClientDeadli
   if (connection.phase === 'handshake' || connection.phase === 'tls') {
     return connection.askedAtMs === 0 && nowMs - connection.handshakeSinceMs > deadlines.handshakeMs ? 'handshake-timeout' : '';
   }
-  if (connection.isLeaving) return connection.deferred.count === 0 && nowMs - connection.leftAtMs > LEAVING_MS ? connection.endReason : '';
-  if (connection.isMidRequest && nowMs - connection.lastActivityMs > deadlines.requestMs) return 'request-timeout';
-  return isShort && (connection.heldMs(nowMs) ?? 0) > PIECE_MS ? 'too-slow' : '';
+  if (isShort && (connection.heldMs(nowMs) ?? 0) > PIECE_MS) return 'too-slow';
+  if (connection.isLeaving) {
+    const isOwed = connection.isPatient && (!connection.isGone || connection.socket.waitingBytes > 0);
+    const limitMs = isOwed ? deadlines.requestMs : LEAVING_MS;
+    return connection.deferred.count === 0 && nowMs - connection.leftAtMs > limitMs ? connection.endReason : '';
+  }
+  return connection.isMidRequest && nowMs - connection.lastActivityMs > deadlines.requestMs ? 'request-timeout' : '';
 };
 
 const reportOf = (connection: Connection): ConnectionReport => {

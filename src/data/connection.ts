@@ -10,7 +10,7 @@
 import { NBD_CMD_DISC } from '../wire/nbd-constants.ts';
 import type { ServerNegotiation } from '../wire/nbd-negotiation.ts';
 import type { NegotiationStep } from '../wire/nbd-negotiation-steps.ts';
-import { parseRequest, type ReplyMode, type RequestRules, requestHeaderBytes } from '../wire/nbd-transmission.ts';
+import { type NbdRequest, parseRequest, type ReplyMode, type RequestRules, requestHeaderBytes } from '../wire/nbd-transmission.ts';
 import { DeferredRequests } from './deferred-requests.ts';
 import type { Lane, LaneVolume } from './lane.ts';
 import type { LaneSocket } from './lane-socket.ts';
@@ -31,7 +31,9 @@ const TURN_LENGTH_MAX: number = 1024 * 1024;
 /** The one busy client of a lane gets its replies after so many short requests: it makes new ones while the rest is carried out. */
 const REPLIES_EARLY = 4;
 const SHORT_BYTES: number = 16 * 1024;
-const END_GRACE_MS = 2000;
+
+/** Most connections never have one. */
+const NONE: NbdRequest[] = [];
 
 export type Phase = 'handshake' | 'tls' | 'transmission' | 'closing';
 /** Why requests wait. */
@@ -72,6 +74,8 @@ export class Connection {
   readonly deferred: DeferredRequests;
   /** The client said goodbye, or was told to go: nothing more is executed. */
   isLeaving = false;
+  /** It goes of its own accord, and may take its time to read what it is owed. */
+  isPatient = false;
   /** Everything that was asked is answered, or cannot be any more: only the socket's end is waited for. */
   isGone = false;
   /** Every request is answered with the shutdown error. */
@@ -85,6 +89,8 @@ export class Connection {
   readonly waitingReplies: Buffer[] = [];
   /** A long read that goes out piece by piece. */
   stream: StreamedRead | null = null;
+  /** Long reads that were put off, and wait for the end of that one. */
+  lateReads: NbdRequest[] = NONE;
   /** A long write whose payload is coming in. */
   writing: StreamedWrite | null = null;
   readonly #lane: Lane;
@@ -98,6 +104,7 @@ export class Connection {
   /** When the gathering began. */
   #gatherSinceMs = 0;
   #isProcessing = false;
+  #hasInputEnded = false;
 
   constructor(lane: Lane, id: number, transport: 'unix' | 'tcp', address: string, negotiation: ServerNegotiation) {
     this.#lane = lane;
@@ -305,8 +312,18 @@ export class Connection {
   /** Reads on only while requests can be executed. */
   #throttle(): void {
     if (this.phase === 'closing' && this.isLeaving) return;
-    if (this.stopped === '') this.socket.resume();
-    else this.socket.pause();
+    if (this.stopped !== '') return this.socket.pause();
+    // What is left of a request that never comes whole is no request.
+    if (this.#hasInputEnded) this.leave('client-closed');
+    else this.socket.resume();
+  }
+
+  /** The client sends nothing more: what it has asked for is carried out and answered. */
+  inputEnded(): void {
+    if (this.isLeaving) return;
+    if (this.session === null) return this.socket.destroy('client-closed');
+    this.#hasInputEnded = true;
+    if (this.stopped === '' && !this.#isProcessing) this.leave('client-closed');
   }
 
   stop(reason: StopReason): void {
@@ -316,6 +333,11 @@ export class Connection {
   /** The reason why requests waited is gone: goes on with what is here, then reads again. */
   proceed(reason: StopReason): void {
     if (this.stopped !== reason || this.session === null) return;
+    if (this.stream !== null) {
+      // A long read that was put off goes out meanwhile: no other reply may come between its pieces.
+      this.stopped = 'streaming';
+      return;
+    }
     if (this.socket.isBlocked || this.waitingReplies.length > 0) {
       // A reply was sent meanwhile that the client does not take.
       this.stopped = 'socket-full';
@@ -348,7 +370,8 @@ export class Connection {
   }
 
   undefer(isWrite: boolean, heldBytes = 0): void {
-    this.deferred.remove(isWrite, heldBytes);
+    const isOut = this.isGone || (!this.socket.isBlocked && this.waitingReplies.length === 0);
+    this.deferred.remove(isWrite, heldBytes, isOut);
     if (this.isLeaving) this.endWhenAnswered();
     else if (this.stopped === 'deferred' && this.deferred.hasRoom) this.proceed('deferred');
   }
@@ -357,6 +380,7 @@ export class Connection {
   leave(reason: string): void {
     if (this.isLeaving) return;
     this.isLeaving = true;
+    this.isPatient = reason === 'client-disconnected' || reason === 'client-closed';
     this.phase = 'closing';
     this.endReason = reason;
     this.leftAtMs = Date.now();
@@ -367,8 +391,21 @@ export class Connection {
   endWhenAnswered(): void {
     if (this.isGone || this.deferred.count > 0 || this.stream !== null || this.waitingReplies.length > 0) return;
     this.isGone = true;
+    this.leftAtMs = Date.now();
     // Replies that this very call is still gathering go out first: `finish` writes them, then the socket ends.
-    queueMicrotask(() => this.socket.end(this.endReason, END_GRACE_MS));
+    queueMicrotask(() => this.socket.end());
+  }
+
+  /** The client was going; now it is told to: what it does not take at once it will not get. */
+  hurry(): void {
+    this.isPatient = false;
+    this.leftAtMs = Date.now();
+  }
+
+  /** A long read has gone out: whatever could not go on meanwhile does. */
+  streamEnded(): void {
+    if (this.isLeaving) this.endWhenAnswered();
+    else if (this.stopped === 'streaming' || this.stopped === 'socket-full' || this.stopped === 'budget') this.proceed(this.stopped);
   }
 
   /** How long it has held a large buffer for the same piece of a transfer; null when it holds none. */
@@ -387,5 +424,7 @@ export class Connection {
     this.#rest = null;
     this.#gather = null;
     this.waitingReplies.length = 0;
+    this.lateReads = NONE;
+    this.deferred.settle();
   }
 }

@@ -13,6 +13,8 @@ export class DeferredRequests {
   /** Writes among them: a hold waits for these. */
   writes = 0;
   #bytes = 0;
+  /** Bytes of replies that are ready and have not left: the client does not read. */
+  #owedBytes = 0;
   readonly #lane: Lane;
 
   constructor(lane: Lane) {
@@ -29,11 +31,23 @@ export class DeferredRequests {
     return !isLaneFull && this.count < REQUESTS_MAX && this.#bytes < BYTES_MAX;
   }
 
-  remove(isWrite: boolean, heldBytes: number): void {
+  /** @param isOut false: its reply waits, and its bytes count until `settle` */
+  remove(isWrite: boolean, heldBytes: number, isOut: boolean): void {
     this.count -= 1;
     if (isWrite) this.writes -= 1;
-    this.#bytes -= heldBytes;
-    this.#lane.deferredBytes -= heldBytes;
+    if (isOut) this.#free(heldBytes);
+    else this.#owedBytes += heldBytes;
+  }
+
+  /** Every reply that was ready has left, or never will. */
+  settle(): void {
+    this.#free(this.#owedBytes);
+    this.#owedBytes = 0;
+  }
+
+  #free(bytes: number): void {
+    this.#bytes -= bytes;
+    this.#lane.deferredBytes -= bytes;
   }
 
   /** May a connection that had to wait go on? Each has one request under way at least, so that each goes on when that one is answered. */

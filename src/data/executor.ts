@@ -312,6 +312,7 @@ export class Executor {
   #delayed(connection: Connection, session: Session, request: NbdRequest, payload: Buffer, isWrite: boolean): void {
     // Nobody waits for it any more, and whoever held the volume since believes that nothing is under way.
     if (connection.isGone) return connection.undefer(isWrite, heldBytesOf(request));
+    if (isLongRead(request)) return this.#readLate(connection, session, request);
     const { volume } = session;
     const { path, flushes } = this.#lane;
     const answer = (code: string): void => this.#replyLate(connection, session, request, code, isWrite, heldBytesOf(request));
@@ -332,6 +333,25 @@ export class Executor {
     const isDurable = request.type === NBD_CMD_FLUSH || (isWrite && (request.flags & NBD_CMD_FLAG_FUA) !== 0);
     if (isDurable && code === '') flushes.flush(volume, answer);
     else answer(code);
+  }
+
+  /** A long read whose time has come. It goes out piece by piece as any other, one of a connection at a time. */
+  #readLate(connection: Connection, session: Session, request: NbdRequest): void {
+    if (connection.stream !== null) {
+      if (connection.lateReads.length === 0) connection.lateReads = [];
+      connection.lateReads.push(request);
+      return;
+    }
+    connection.stop('streaming');
+    connection.stream = new StreamedRead(this.#lane, connection, session.volume, request, session.mode);
+    connection.undefer(false);
+    connection.stream.pump();
+  }
+
+  /** The long read that waits next, if one does. */
+  readNextLate(connection: Connection): void {
+    const next = connection.isGone ? undefined : connection.lateReads.shift();
+    if (next !== undefined) this.#readLate(connection, connection.session as Session, next);
   }
 
   #reply(session: Session, request: NbdRequest, code: string): void {
@@ -367,7 +387,12 @@ const failureText = (volume: LaneVolume, request: NbdRequest, code: string): str
   `volume ${volume.name}: ${operationOf(request.type)} of ${request.length} bytes at ${request.offset} failed: ${code}`;
 
 /** What a request that is carried out later holds until then: its payload, or the reply with data. */
-const heldBytesOf = (request: NbdRequest): number => (request.type === NBD_CMD_READ ? request.length : request.payloadBytes);
+const heldBytesOf = (request: NbdRequest): number => {
+  if (request.type !== NBD_CMD_READ) return request.payloadBytes;
+  return isLongRead(request) ? 0 : request.length;
+};
+
+const isLongRead = (request: NbdRequest): boolean => request.type === NBD_CMD_READ && request.length > READ_INLINE_BYTES_MAX;
 
 const operationOf = (type: number): FaultOperation => {
   if (type === NBD_CMD_FLUSH) return 'flush';

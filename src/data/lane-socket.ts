@@ -20,6 +20,8 @@ export type SocketEvents = {
   readonly nextBuffer: () => Buffer;
   /** The blocked write has left. */
   readonly drained: () => void;
+  /** The client sends nothing more; it may still read. */
+  readonly inputEnded: () => void;
   readonly ended: (reason: string) => void;
   readonly poll: BusyPoll;
 };
@@ -75,7 +77,8 @@ export class LaneSocket {
       fd,
       readable: true,
       writable: true,
-      allowHalfOpen: false,
+      // Who has said goodbye may close its side at once (libnbd does), and still has replies to come.
+      allowHalfOpen: true,
       onread: {
         buffer: () => {
           buffer = events.nextBuffer();
@@ -202,15 +205,12 @@ export class LaneSocket {
     this.#socket.resume();
   }
 
-  /** Sends what waits, then ends the connection; a client that does not read is cut off. */
-  end(reason: string, graceMs: number): void {
+  /** Sends what waits, then ends the connection. A client that does not read it is cut off by whoever watches the time. */
+  end(): void {
     if (this.#hasEnded) return;
-    const socket = this.#socket;
-    socket.end();
+    this.#socket.end();
     // What it still sends is read and dropped: unread bytes would turn the end into a reset, and replies would be lost.
     this.resume();
-    const timer = setTimeout(() => this.destroy(reason), graceMs);
-    socket.once('close', () => clearTimeout(timer));
   }
 
   destroy(reason: string): void {
@@ -220,7 +220,7 @@ export class LaneSocket {
 
   #watch(socket: net.Socket): void {
     socket.on('error', (error) => this.#finish(systemCode(error) || 'error'));
-    socket.on('end', () => this.#finish('client-closed'));
+    socket.on('end', () => this.#events.inputEnded());
     socket.on('close', () => this.#finish('client-closed'));
   }
 

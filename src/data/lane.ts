@@ -139,6 +139,7 @@ export class Lane {
 
   /** The socket has taken what waited. */
   drained(connection: Connection): void {
+    if (connection.isLeaving) connection.leftAtMs = this.nowMs;
     if (connection.stream !== null) return connection.stream.pump();
     if (!this.outbox.sendWaiting(connection)) return;
     if (connection.isLeaving) connection.endWhenAnswered();

@@ -67,6 +67,8 @@ export class Outbox {
       const bytes = waitingReplies.shift() as Buffer;
       socket.write(bytes, 0, bytes.length);
     }
-    return waitingReplies.length === 0 && !socket.isBlocked;
+    if (waitingReplies.length > 0 || socket.isBlocked) return false;
+    connection.deferred.settle();
+    return true;
   }
 }

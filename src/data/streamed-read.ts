@@ -67,8 +67,8 @@ export class StreamedRead {
     this.release();
     connection.stream = null;
     this.#lane.outbox.sendWaiting(connection);
-    if (connection.isLeaving) connection.endWhenAnswered();
-    else connection.proceed('streaming');
+    this.#lane.executor.readNextLate(connection);
+    if (connection.stream === null) connection.streamEnded();
   }
 
   /** How long the client has not taken the piece that it holds a buffer for; null when it holds none. */
