@@ -31,6 +31,13 @@ export const tellAgentEvents = (service: InquiryService, tell: Tell, nameOf: (vo
     toldAtMs = atMs;
     untold = 0;
   });
+  service.on('contested', (host, pids) => {
+    tell('warning', host, {
+      agent: 'contested',
+      pids,
+      text: 'two agents of one host throw each other out: give each machine a name of its own',
+    });
+  });
   const mounts = new MountNotices(tell, nameOf);
   service.on('mounts', (change) => mounts.take(change));
 };

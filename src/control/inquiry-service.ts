@@ -23,6 +23,7 @@ import type { FromAgent } from '../wire/agent-messages.ts';
 import { targetsForMessage } from '../wire/agent-messages.ts';
 import type { AgentConnectionOwner, AgentIdentity } from './agent-connection.ts';
 import { AgentConnection } from './agent-connection.ts';
+import { AgentRivals } from './agent-rivals.ts';
 import type { ControlLog } from './control-log.ts';
 import type { MountChange } from './mount-table.ts';
 import { MountTable } from './mount-table.ts';
@@ -54,6 +55,8 @@ export type InquiryServiceEvents = {
   connected: [AgentView];
   disconnected: [host: string, reason: string];
   refused: [peer: string, host: string | null, reason: string];
+  /** Two agents of the host, with these process ids, take each other's place. */
+  contested: [host: string, pids: readonly number[]];
   mounts: [MountChange];
 };
 
@@ -71,6 +74,7 @@ export class InquiryService extends EventEmitter<InquiryServiceEvents> {
   >();
   readonly #inquiries = new Map<string, OpenInquiry>();
   readonly #table = new MountTable();
+  readonly #rivals = new AgentRivals();
   /** As which enrolment a host said what the table has of it. */
   readonly #saidBy = new Map<string, string>();
   /** What `#fromAfar` made of a list. */
@@ -224,9 +228,19 @@ export class InquiryService extends EventEmitter<InquiryServiceEvents> {
     const former = this.#agents.get(host);
     const view = { ...identity, connectedAtMs: this.#clock.nowMs() };
     this.#agents.set(host, { connection, view, watched: this.#watchOf(host, connection.isLocal) });
-    former?.connection.end('a newer connection of the same host took its place');
+    if (former !== undefined) this.#replace(former, identity);
     this.#options.log.info({ ...identity }, 'agent connected');
     this.emit('connected', view);
+  }
+
+  /** The one that goes is told why: it may be another machine's, and must not come back at once and throw this one out. */
+  #replace(former: { readonly connection: AgentConnection; readonly view: AgentView }, { host, pid }: AgentIdentity): void {
+    const text = `another agent of host ${host} has connected (its pid is ${pid}): each host needs a name and a token of its own`;
+    former.connection.send({ type: 'refused', code: 'ACCESS_DENIED', text });
+    former.connection.end('a newer connection of the same host took its place');
+    if (!this.#rivals.replaced(host, this.#clock.elapsedMs())) return;
+    this.#options.log.warn({ host, pids: [former.view.pid, pid] }, 'two agents of one host throw each other out');
+    this.emit('contested', host, [former.view.pid, pid]);
   }
 
   #refused(peer: string, host: string | null, reason: string): void {
@@ -256,9 +270,10 @@ export class InquiryService extends EventEmitter<InquiryServiceEvents> {
     const inquiry = this.#inquiries.get(message.id);
     if (inquiry === undefined)
       return this.#options.log.info({ host, inquiry: message.id }, 'an answer came too late, or to no inquiry; ignored');
-    const afterMs = this.#clock.elapsedMs() - inquiry.startedMs;
+    const nowMs = this.#clock.elapsedMs();
+    const findings = this.#rivals.doubted(host, message.findings, nowMs);
     this.#record(host, message.findings);
-    this.#advance(message.id, { kind: 'answer', host, id: message.id, findings: message.findings, afterMs });
+    this.#advance(message.id, { kind: 'answer', host, id: message.id, findings, afterMs: nowMs - inquiry.startedMs });
   }
 
   #record(host: string, findings: Parameters<MountTable['record']>[1]): void {

@@ -114,6 +114,25 @@ describe('an agent', () => {
     await first[Symbol.asyncDispose]();
   });
 
+  it('of a name that another one has throws that one out, says why, and is doubted when it comes in turn', async () => {
+    await using device = await startDevice(['a']);
+    const contested: string[] = [];
+    device.service.on('contested', (host) => contested.push(host));
+    const answerOf = async (agent: FakeAgent): Promise<readonly string[]> => {
+      const answers = device.service.ask(asked('a'));
+      agent.say({ type: 'answer', id: await agent.inquiryId(), findings: facts(NOT_MOUNTED) });
+      return (await answers).map(shortly);
+    };
+    const first = await FakeAgent.connect(device, 'a');
+    const second = await FakeAgent.connect(device, 'a');
+    await eventually(() => first.isClosed);
+    expect(first.lines.at(-1)).toContain('another agent of host a has connected');
+    expect([await answerOf(second), contested]).toEqual([['a not-mounted'], []]);
+    const third = await FakeAgent.connect(device, 'a');
+    await eventually(() => second.isClosed);
+    expect([await answerOf(third), contested]).toEqual([['a unknown'], ['a']]);
+  });
+
   it('that does not answer pings is taken for gone', async () => {
     await using device = await startDevice(['a'], 20);
     const agent = await FakeAgent.connect(device, 'a');
