@@ -37,8 +37,10 @@ export class NbdRequest {
   type = 0;
   cookieHigh = 0;
   cookieLow = 0;
-  /** Bytes; Infinity when 2^53 or more. */
+  /** Bytes; Infinity when 2^53 or more: its halves are in `farHigh` and `farLow` then, for the reply, which repeats it. */
   offset = 0;
+  farHigh = 0;
+  farLow = 0;
   /** Bytes that the command is about: of the payload for a WRITE, else of the export. Infinity when 2^53 or more. */
   length = 0;
   /** Bytes that follow the header. More than the connection's limit: the connection cannot go on. */
@@ -52,6 +54,8 @@ export class NbdRequest {
     copy.cookieHigh = this.cookieHigh;
     copy.cookieLow = this.cookieLow;
     copy.offset = this.offset;
+    copy.farHigh = this.farHigh;
+    copy.farLow = this.farLow;
     copy.length = this.length;
     copy.payloadBytes = this.payloadBytes;
     return copy;
@@ -98,6 +102,10 @@ export const parseRequest = (from: Buffer, at: number, mode: ReplyMode, into: Nb
   into.cookieHigh = readI32(from, at + 8);
   into.cookieLow = readI32(from, at + 12);
   into.offset = readDouble64(from, at + 16);
+  if (into.offset === Number.POSITIVE_INFINITY) {
+    into.farHigh = readI32(from, at + 16);
+    into.farLow = readI32(from, at + 20);
+  }
   if (mode === REPLY_EXTENDED) {
     into.length = readDouble64(from, at + 24);
     into.payloadBytes = (into.flags & nbd.NBD_CMD_FLAG_PAYLOAD_LEN) === 0 ? 0 : into.length;
@@ -215,9 +223,10 @@ export const writeChunkHeader = (
   writeU32(into, request.cookieLow, at + 12);
   if (mode === REPLY_EXTENDED) {
     writeU32(into, nbd.NBD_EXTENDED_REPLY_MAGIC, at);
-    // The request's own offset, so it was representable or came as Infinity with an error: then 2^64 - 1 stands for it.
-    if (Number.isFinite(request.offset)) writeDouble64(into, request.offset, at + 16);
-    else into.fill(0xff, at + 16, at + 24);
+    if (request.offset === Number.POSITIVE_INFINITY) {
+      writeU32(into, request.farHigh, at + 16);
+      writeU32(into, request.farLow, at + 20);
+    } else writeDouble64(into, request.offset, at + 16);
     writeDouble64(into, payloadBytes, at + 24);
     return at + nbd.NBD_EXTENDED_REPLY_BYTES;
   }
