@@ -264,8 +264,8 @@ export class ConnectionTable {
 
   #shutDown(connection: Connection): void {
     if (connection.session === null) return connection.socket.destroy('ended');
-    if (connection.isLeaving) return connection.hurry();
     connection.isShutDown = true;
+    if (connection.isLeaving) return connection.hurry();
     connection.proceed('held');
     setTimeout(() => connection.leave('ended'), SHUTDOWN_GRACE_MS);
   }

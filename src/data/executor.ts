@@ -44,8 +44,9 @@ const READ_INLINE_BYTES_MAX: number = 256 * 1024;
 const READ_FLUSH_BYTES: number = 32 * 1024;
 /** A longer range of zeros goes to the zero worker. */
 const ZERO_INLINE_BYTES_MAX: number = 64 * 1024;
-/** The zero worker serves all lanes in turn; nobody keeps it longer than this takes. */
-const ZERO_JOB_BYTES_MAX: number = 256 * 1024 * 1024;
+/** The zero worker serves all in turn; nobody keeps it longer than this takes, as holes or as zeros that are written. */
+const PUNCH_JOB_BYTES_MAX: number = 256 * 1024 * 1024;
+const ZERO_JOB_BYTES_MAX: number = 32 * 1024 * 1024;
 /** CACHE reads this much; it is advice, and a lane has others to serve. */
 const CACHE_BYTES_MAX: number = 1024 * 1024;
 
@@ -276,13 +277,20 @@ export class Executor {
     const kept = request.copy();
     const end = request.offset + request.length;
     const answer = (code: string): void => this.#replyLate(connection, session, kept, code, true);
-    const zeroFrom = (offset: number): void => {
-      const length = Math.min(end - offset, ZERO_JOB_BYTES_MAX);
+    const { zeroes } = this.#lane;
+    // A client that is gone needs no more of it: a request without an answer may be done in part.
+    const zeroFrom = (offset: number): void => zeroes.add(connection, () => zeroPart(offset));
+    const zeroPart = (offset: number): void => {
+      if (connection.isShutDown) {
+        this.#refuseLate(connection, session, kept, NBD_ESHUTDOWN, 0);
+        return zeroes.done();
+      }
+      const length = Math.min(end - offset, punch ? PUNCH_JOB_BYTES_MAX : ZERO_JOB_BYTES_MAX);
       this.#lane.aside(session.volume, offset, length, { kind: 'zero', punch }, ({ code }) => {
-        // A client that is gone needs no more of it: a request without an answer may be done in part.
         if (code === '' && offset + length < end && !connection.isGone) zeroFrom(offset + length);
         else if (code === '' && (kept.flags & NBD_CMD_FLAG_FUA) !== 0) this.#lane.flushes.flush(session.volume, answer);
         else answer(code);
+        zeroes.done();
       });
     };
     connection.defer(true);

@@ -22,6 +22,7 @@ import { Outbox } from './outbox.ts';
 import { DEVICE } from './shared-memory.ts';
 import { WorkerVolumes, type PictureMessage } from './worker-volumes.ts';
 import { WritePath, type LegFailure, type WorkerPair, type WorkerVolume } from './write-path.ts';
+import { ZeroQueue } from './zero-queue.ts';
 
 /** Bytes read from a socket at once. */
 const READ_BYTES: number = 256 * 1024;
@@ -53,6 +54,7 @@ export class Lane {
   readonly poll: BusyPoll = new BusyPoll();
   readonly path: WritePath;
   readonly flushes: FlushGroup;
+  readonly zeroes: ZeroQueue = new ZeroQueue();
   readonly executor: Executor;
   readonly connections: ConnectionTable;
   readonly canPunch: boolean;
@@ -150,6 +152,7 @@ export class Lane {
     connection.stream?.release();
     connection.stream = null;
     this.buffers.forget(connection);
+    this.zeroes.forget(connection);
     this.checkHolds();
   }
 

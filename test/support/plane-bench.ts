@@ -28,7 +28,7 @@ export class PlaneBench {
   readonly store: LegStore;
   readonly specs: readonly VolumeSpec[];
   readonly happened: Happened[] = [];
-  readonly #socket: string;
+  readonly socketPath: string;
   readonly #temporary: TemporaryDirectory | null;
   /** Pairs that mirror as soon as their copy is done. */
   readonly #auto = new Set<number>();
@@ -43,7 +43,7 @@ export class PlaneBench {
     this.plane = plane;
     this.store = store;
     this.specs = specs;
-    this.#socket = socket;
+    this.socketPath = socket;
     this.#temporary = temporary;
     for (const event of ['copyDone', 'copyFailed', 'legFailed', 'clientClosed', 'workerLost'] as const) {
       plane.on(event, (facts) => {
@@ -78,7 +78,7 @@ export class PlaneBench {
   }
 
   connect(volume: number, options: ConnectOptions = {}): Promise<NbdClient> {
-    return connect({ socket: this.#socket, exportName: `volume-${volume}`, ...options });
+    return connect({ socket: this.socketPath, exportName: `volume-${volume}`, ...options });
   }
 
   async switch(id: number, mode: PairMode, dirty: DirtyChange, onlyIfClean = false): Promise<boolean> {
