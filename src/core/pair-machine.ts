@@ -47,7 +47,7 @@ export type PairEffect =
   | { readonly do: 'flush'; readonly side: PairSide }
   /** New bitmap files; the pair is known to the data plane, mode idle. */
   | { readonly do: 'attach' }
-  | { readonly do: 'switch'; readonly mode: Mode; readonly dirty: DirtyChange; readonly onlyIfClean?: boolean }
+  | { readonly do: 'switch'; readonly mode: Mode; readonly dirty: DirtyChange; readonly onlyIfClean?: boolean; readonly isFenced?: boolean }
   /** The new row (or its absence) becomes durable. */
   | { readonly do: 'journal' }
   /** What this restore changes on the primary is dirty for the primary's other pairs. */
@@ -296,7 +296,8 @@ const happened = (now: PairRow | null, event: Happening, atMs: number): Moved =>
 
 /**
  * The bits are a superset before and after, so a crash in between is a resync. Where a host's write failed, the plane
- * tracks already (and fences, where the pair says so; a switch would lift that).
+ * tracks already (and fences, where the pair says so; a switch would lift that). Fence `data` wants no write on the
+ * primary alone, so it strikes whatever stopped the update copy: a copy that failed as well as a host's write.
  * A restore that stops keeps its kind and its mode: hosts still read the whole image from the secondary, the primary
  * holds a part of it, and only a restore may follow.
  */
@@ -304,12 +305,13 @@ const suspended = (now: PairRow, cell: HappeningCell, event: Happening, reason: 
   if (cell.kind !== 'moves') return unchanged(now, [{ do: 'report', level: 'warning', text: `${reason} (${cell.note})` }]);
   const restoring = now.copy === 'restore';
   const isTracking = event.event === 'secondary-failed';
+  const isFenced = now.fence === 'data' && !restoring;
   const change: RowChange = restoring
     ? { state: 'suspended', copy: 'restore', reason: `restore-interrupted: ${reason}` }
-    : { state: 'suspended', reason, ...(isTracking && now.fence === 'data' ? { isFenced: true } : {}) };
+    : { state: 'suspended', reason, ...(isFenced ? { isFenced: true } : {}) };
   return moved(now, rowIn(now, change, atMs), [
     { do: 'copy-stop' },
-    ...(restoring || isTracking ? [] : ([{ do: 'switch', mode: 'tracking', dirty: 'keep' }] as const)),
+    ...(restoring || isTracking ? [] : ([{ do: 'switch', mode: 'tracking', dirty: 'keep', isFenced }] as const)),
     { do: 'journal' },
     { do: 'report', level: 'warning', text: `${restoring ? 'the restore' : 'the update copy'} stopped: ${reason}` },
   ]);

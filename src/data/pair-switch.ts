@@ -33,7 +33,7 @@ export const switchPairs = async (
     const pauseMs = await gate.closedFromMain(() => {
       switched = pairs.every(({ change, pair }) => change.onlyIfClean !== true || pair.dirtyBytes().union === 0);
       if (!switched) return;
-      for (const { change, pair } of pairs) pair.apply(change.mode, dirtyOf(change));
+      for (const { change, pair } of pairs) pair.apply(change.mode, dirtyOf(change), change.isFenced);
     });
     if (switched) for (const { change, pair } of written) pair.settleFiles(dirtyOf(change));
     return { switched, pauseMs };

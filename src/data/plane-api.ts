@@ -59,6 +59,8 @@ export type PairSwitch = {
   readonly dirty: DirtyChange;
   /** Refuse the whole switch (return false) unless this pair has no dirty region at the closed gate. */
   readonly onlyIfClean?: boolean;
+  /** From the switch on host writes fail, until the next one (fence `data`); default false. */
+  readonly isFenced?: boolean;
 };
 
 export type PairProgress = {

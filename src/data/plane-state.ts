@@ -212,7 +212,7 @@ export class PairState {
   }
 
   /** Applies a switch; called at a closed gate. */
-  apply(mode: PairMode, dirty: DirtyChange): void {
+  apply(mode: PairMode, dirty: DirtyChange, isFenced = false): void {
     const { words, primary, secondary, regions } = this.block;
     if (dirty === 'all') setAll(primary, regions);
     if (dirty === 'merge') mergeInto(primary, secondary);
@@ -230,7 +230,7 @@ export class PairState {
       words.fill(0, PAIR.COPIED_LOW, PAIR.COPIED_HIGH + 1);
       words.fill(0, PAIR.SKIPPED_LOW, PAIR.HELPER_SKIPPED_HIGH + 1);
     }
-    words[PAIR.FENCED] = 0;
+    words[PAIR.FENCED] = isFenced ? 1 : 0;
     Atomics.store(words, PAIR.MODE, MODE[mode]);
   }
 

@@ -16,7 +16,7 @@ import type { PairRef, Planned } from './api.ts';
 import type { DeviceContext } from './context.ts';
 import type { PairCommands } from './pair-commands.ts';
 import { findPair, refText } from './pair-lookup.ts';
-import { causeOf } from './pair-shell.ts';
+import { causeOf, notClean } from './pair-shell.ts';
 import type { PairShell } from './pair-shell.ts';
 import { planView } from './plan.ts';
 
@@ -162,15 +162,12 @@ export class GroupCommands {
       return { id: row.id, mode: effect.mode, dirty: effect.dirty, onlyIfClean: effect.onlyIfClean ?? false };
     });
     const { switched, pauseMs } = await plane.pairsSwitch(switches);
-    if (!switched) {
-      throw new TwinvolError(
-        'PAIR_STATE',
-        `group ${name} was not split, none of its pairs: an error on a leg is stopping the update copy of one at this moment`,
-        {
-          remedy: 'look at twinvol pair status; resync that pair, wait for duplex, then repeat',
-        },
+    if (!switched)
+      throw notClean(
+        plane,
+        `group ${name} was not split, none of its pairs`,
+        members.map(({ row }) => row.id),
       );
-    }
     try {
       await Promise.all(members.map(({ row }) => plane.volumeFlush(row.secondary)));
       await store.commit((tables) => [

@@ -17,6 +17,7 @@ import type { PairRow, TableOp } from '../core/rows.ts';
 import { pairDeleteOps } from '../core/table-changes.ts';
 import type { Tables } from '../core/tables.ts';
 import type { Consent } from './api.ts';
+import type { DataPlane } from '../data/plane-api.ts';
 import type { DeviceContext } from './context.ts';
 import type { Permit } from './inquiry-gate.ts';
 import type { Release } from './object-locks.ts';
@@ -189,9 +190,7 @@ export class PairShell {
         return this.announce(task.now, task.decision.row === null ? null : run.row);
       case 'switch':
         if (!(await this.#planeEffect(run.row, effect))) {
-          throw new TwinvolError('PAIR_STATE', `${task.text} refused: an error on a leg is stopping the update copy at this moment`, {
-            remedy: 'look at twinvol pair status; resync, wait for duplex, then repeat',
-          });
+          throw notClean(this.#context.plane, `${task.text} refused`, [run.row.id]);
         }
         run.isSwitched = true;
         return;
@@ -224,8 +223,8 @@ export class PairShell {
         await plane.pairAttach({ ...row, fenceData: row.fence === 'data' }, { fresh: true });
         return true;
       case 'switch': {
-        const { mode, dirty, onlyIfClean = false } = effect;
-        const { switched, pauseMs } = await plane.pairsSwitch([{ id: row.id, mode, dirty, onlyIfClean }]);
+        const { mode, dirty, onlyIfClean = false, isFenced = false } = effect;
+        const { switched, pauseMs } = await plane.pairsSwitch([{ id: row.id, mode, dirty, onlyIfClean, isFenced }]);
         this.#context.log.debug({ pair: row.id, mode, dirty, switched, pauseMs }, 'the data plane was switched');
         return switched;
       }
@@ -364,4 +363,15 @@ const rowOf = (task: PairTask): PairRow => {
   const row = task.decision.row ?? task.now;
   if (row === null) throw new Error('a command on no pair');
   return row;
+};
+
+/** The refusal of a split whose pairs have dirty regions at the closed gate. `text` says what was refused. */
+export const notClean = (plane: Pick<DataPlane, 'verifyProgress'>, text: string, pairs: readonly number[]): TwinvolError => {
+  if (pairs.some((id) => (plane.verifyProgress(id)?.differingBytes ?? 0) > 0))
+    return new TwinvolError('PAIR_STATE', `${text}: a verify has found regions that differ, which are copied again when it has ended`, {
+      remedy: 'let the verify end or end it, wait for duplex, then repeat',
+    });
+  return new TwinvolError('PAIR_STATE', `${text}: an error on a leg is stopping the update copy at this moment`, {
+    remedy: 'look at twinvol pair status; resync, wait for duplex, then repeat',
+  });
 };

@@ -30,6 +30,9 @@ export const verifyPair = async (
   const stopListening = pairs.onChange((id) => {
     if (id === pair.id && pairs.row(id)?.state !== pair.state) changed.abort();
   });
+  // Regions that differ are marked as they are found, and a duplex pair with a dirty region can neither be split nor resynced.
+  const recopy = (bytes: number): Promise<void> =>
+    locks.runUnbounded([`pair:${pair.id}`], `pair verify ${text}`, () => shell.happening(pair.id, { event: 'differs', bytes }));
   const signals = signal === undefined ? [changed.signal] : [signal, changed.signal];
   try {
     const report = await plane.verify(pair.id, { repair: input.repair === true, signal: AbortSignal.any(signals) });
@@ -37,13 +40,14 @@ export const verifyPair = async (
     const found = { ...report, dirtyBytes: dirtyBytes.union };
     if (input.repair !== true || report.differingBytes === 0) return { ...found, repaired: false };
     stopListening();
-    await locks.runUnbounded([`pair:${pair.id}`], `pair verify ${text}`, () =>
-      shell.happening(pair.id, { event: 'differs', bytes: report.differingBytes }),
-    );
+    await recopy(report.differingBytes);
     if (pair.state !== 'duplex') return { ...found, repaired: false };
     await waitForPair(context, { primary: pair.primary, secondary: pair.secondary, state: 'duplex', timeoutMs: REPAIR_WAIT_MS }, signal);
     return { ...found, dirtyBytes: 0, repaired: true };
   } catch (error) {
+    const marked = input.repair === true && pairs.row(pair.id)?.state === 'duplex' ? plane.pairProgress(pair.id).dirtyBytes.union : 0;
+    stopListening();
+    if (marked > 0) await recopy(marked);
     if (signal?.aborted === true) throw givenUp(signal, `the verify of ${text}`);
     if (!changed.signal.aborted) throw error;
     const state = pairs.row(pair.id)?.state ?? 'simplex';

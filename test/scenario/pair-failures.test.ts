@@ -49,6 +49,27 @@ describe('an error of the secondary', () => {
   });
 });
 
+describe('fence level data', () => {
+  it('holds when it is the copy that fails: no write goes to the primary alone', async () => {
+    await using setup = await openPairDevice();
+    const { device, primary, secondary } = setup;
+    await writeTo(primary, 0, 8 * MiB, 1);
+    await device.engine.faultAdd({ volume: 'copy', error: 'write', errno: 'EIO' });
+    const pair = await primary.pair(secondary, { fence: 'data' });
+    await pair.wait('suspended', { timeoutMs: 5000 });
+    await using host = await primary.connect();
+    await failure(host.write(5 * MiB, blockOf(5 * MiB, 4096, 2)));
+    await pair.resync();
+    expect((await failure(pair.wait('duplex'))).code).toBe('WAIT_IMPOSSIBLE');
+    expect(pair.status()).toMatchObject({ state: 'suspended', reason: 'secondary-error: EIO' });
+    await failure(host.write(5 * MiB, blockOf(5 * MiB, 4096, 2)));
+    await device.engine.faultClear({ volume: 'copy' });
+    await (await pair.resync()).wait('duplex');
+    await host.write(5 * MiB, blockOf(5 * MiB, 4096, 2));
+    expect((await pair.verify()).differingBytes).toBe(0);
+  });
+});
+
 describe('an error of the primary', () => {
   it('reaches the host, and the regions are copied again because they may differ', async () => {
     await using setup = await openPairDevice();

@@ -158,4 +158,19 @@ describe('a pair', () => {
     expect(await pair.verify({ repair: true })).toMatchObject({ differingBytes: 65_536, repaired: true });
     expect(await pair.verify()).toMatchObject({ differingBytes: 0 });
   });
+
+  it('repairs what a verify had found that did not come to its end, and can be split afterwards', async () => {
+    await using setup = await openPairDevice();
+    const { device, primary } = setup;
+    await writeTo(primary, 0, VOLUME_BYTES, 1);
+    const pair = await duplexPair(setup);
+    await spoil(setup, MiB);
+    await device.engine.faultAdd({ volume: 'copy', error: 'read', errno: 'EIO', offset: 8 * MiB, length: MiB });
+    expect((await failure(pair.verify({ repair: true }))).code).toBe('STORE_IO');
+    await pair.wait('duplex', { timeoutMs: 10_000 });
+    await device.engine.faultClear({ volume: 'copy' });
+    expect(await pair.verify()).toMatchObject({ differingBytes: 0 });
+    expect(pair.status().dirtyBytes).toMatchObject({ primary: 0 });
+    await pair.split();
+  });
 });

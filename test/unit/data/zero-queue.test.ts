@@ -35,9 +35,9 @@ it('of a client that is gone are not carried out, and nobody waits for them', as
   await other.write(0, Buffer.alloc(MiB, 1));
   const beganMs = performance.now();
   await other.trim(0, MiB);
-  expect(performance.now() - beganMs).toBeLessThan(3000);
-  await expect.poll(() => bench.plane.clientCount(1), { timeout: 5000 }).toBe(0);
+  expect(performance.now() - beganMs).toBeLessThan(6000);
+  await expect.poll(() => bench.plane.clientCount(1), { timeout: 20_000 }).toBe(0);
   await other.disconnect();
   await bench.plane.close();
-  expect(performance.now() - beganMs).toBeLessThan(8000);
+  expect(performance.now() - beganMs).toBeLessThan(30_000);
 });
