@@ -248,9 +248,20 @@ const copyAgain = (row: PairRow, event: Extract<PairEvent, { event: 'resync' | '
   ]);
 };
 
-/** The pair stops mirroring before it is gone from the tables; a crash in between finds dirty bits and resyncs. */
+/**
+ * The pair stops mirroring before it is gone from the tables; a crash in between finds dirty bits and resyncs.
+ * In a restore hosts read and write the secondary's image by the primary's name, and the primary holds a part of it: they are
+ * asked and ended before its own content shows, so that none finds another one under an open connection.
+ */
 const released = (row: PairRow): Moved =>
   moved(row, null, [
+    ...(row.copy === 'restore'
+      ? ([
+          { do: 'hold', sides: ['primary', 'secondary'] },
+          { do: 'inquire', sides: ['primary'] },
+          { do: 'end-clients', sides: ['primary'] },
+        ] as const)
+      : []),
     { do: 'copy-stop' },
     { do: 'switch', mode: 'tracking', dirty: 'keep' },
     { do: 'flush', side: 'secondary' },

@@ -107,10 +107,16 @@ export const COMMAND_MATRIX: Readonly<Record<PairCommand, Readonly<Record<PairSt
   },
   release: {
     simplex: noPair,
-    'duplex-pending': goes('simplex', 'the copy ends; the secondary is left with a part of the image'),
+    'duplex-pending': goes(
+      'simplex',
+      'the copy ends; the secondary is left with a part of the image; of a restore the primary is, and its hosts are asked and ended',
+    ),
     duplex: goes('simplex', 'the secondary is left with the image of this moment'),
     split: goes('simplex', 'both volumes keep what they hold'),
-    suspended: goes('simplex', 'both volumes keep what they hold'),
+    suspended: goes(
+      'simplex',
+      'both volumes keep what they hold; of an interrupted restore the primary holds a part of the image, and its hosts are asked and ended',
+    ),
   },
   set: {
     simplex: noPair,

@@ -82,8 +82,10 @@ export class PairCommands {
 
   async release(input: PairReleaseInput): Promise<Released | PlanView> {
     const { store, views } = this.#context;
-    const attribute = input.then ?? store.tables.settings.attributeAfterRelease;
+    let attribute = input.then ?? store.tables.settings.attributeAfterRelease;
     const released = await onPair(this.#context, input, 'release', async (row, text) => {
+      // The one whole image of a restore is the secondary's: without a word it does not go where it may be overwritten.
+      if (input.then === undefined && row.copy === 'restore') attribute = 'normal';
       if (input.plan === true) return this.#releasePlan(row, attribute);
       const view = views.pair(row);
       await this.#shell.command({
@@ -91,6 +93,7 @@ export class PairCommands {
         text,
         now: row,
         decision: this.#decide(row, { event: 'release' }),
+        ...(input.consent === undefined ? {} : { consent: input.consent }),
         ops: (tables) => (attribute === 'secondary' ? [] : [{ op: 'volume-put', row: { ...tables.volume(row.secondary), attribute } }]),
       });
       return { released: view };
@@ -222,7 +225,12 @@ export class PairCommands {
 
   #releasePlan(row: PairRow, attribute: VolumeAttribute): PlanView {
     const [primary = '', secondary = ''] = this.#names(row);
+    const { plane, gate, store } = this.#context;
+    const isRestoring = row.copy === 'restore';
+    const clients = isRestoring ? plane.clientCount(row.primary) : 0;
     const steps = [
+      ...(isRestoring ? [`the hosts of ${primary} are asked whether they use it: what they wrote is on ${secondary} in part`] : []),
+      ...(clients > 0 ? [`${clients} NBD connections are ended`] : []),
       ...(row.state === 'duplex-pending' ? ['the copy ends; its target is left with a part of the image'] : []),
       `${primary} and ${secondary} are no longer a pair; the record of what differs is gone`,
       attribute === 'secondary'
@@ -230,12 +238,16 @@ export class PairCommands {
         : `${secondary} becomes a normal volume and keeps its data`,
     ];
     const fitting = this.#formerFitting(row.secondary, attribute);
-    if (fitting === null) return planView('pair release', { steps, volumes: [primary, secondary] });
-    const { tables } = this.#context.store;
+    const { tables } = store;
+    const asked = isRestoring
+      ? { hosts: gate.hostsFor([row.primary]), destroys: [destructionOf(tables.volume(row.primary), 'primary', row, 'release', plane)] }
+      : {};
+    if (fitting === null) return planView('pair release', { steps, volumes: [primary, secondary], ...asked });
     const volume = tables.volume(row.secondary);
     return planView('pair release', {
       steps: [...steps, `${fittingText(volume, fitting)}: its former capacity is given back`],
       volumes: [primary, secondary],
+      ...asked,
       regions: fitting.surplusRegions + fitting.missingRegions,
       moves: plannedMoves(tables, volume, fitting),
     });

@@ -27,6 +27,12 @@ export const destructionOf = (
     return { volumeName: volume.name, regions: 0, bytes: 0, ...times, since: 'that a restore takes away' };
   if (pair === null) return wholeVolume(volume);
   const { dirtyBytes, secondaryWritten } = plane.pairProgress(pair.id);
+  if (command === 'release') {
+    // Of a restore, whose image is the secondary's: what the copy has not brought to the primary yet is nowhere else.
+    const bytes = dirtyBytes.union;
+    const since = 'that the restore has not copied yet, and that stays on the secondary only';
+    return { volumeName: volume.name, regions: Math.ceil(bytes / pair.dirtyRegionBytes), bytes, ...times, since, isAtMost: true };
+  }
   const bytes = dirtyBytes[side];
   const since = pair.state === 'split' ? 'since the split' : `since the pair is ${pair.state}`;
   const written = side === 'secondary' ? secondaryWritten : times;

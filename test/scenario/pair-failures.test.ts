@@ -205,3 +205,34 @@ describe('the end of the process', () => {
     for (const name of ['one', 'two', 'three']) expect(await checksum(device.volume(name))).toBe(image);
   });
 });
+
+describe('the release of a restore', () => {
+  it('asks the hosts of the primary, who read the image of the secondary, and keeps that image out of the pool', async () => {
+    await using setup = await openPairDevice();
+    const { device, primary, secondary } = setup;
+    await writeTo(primary, 0, VOLUME_BYTES, 1);
+    const pair = await duplexPair(setup);
+    await pair.split();
+    await writeTo(secondary, 0, VOLUME_BYTES, 2);
+    await device.engine.faultAdd({ volume: 'db', error: 'write', errno: 'EIO', offset: 4 * MiB, length: MiB });
+    await pair.restore();
+    await pair.wait('suspended', { timeoutMs: 10_000 });
+    await using host = await primary.connect();
+    await host.write(8 * MiB, blockOf(8 * MiB, 4096, 3), { fua: true });
+
+    const ref = { primary: 'db', secondary: 'copy' };
+    expect(await device.engine.pairRelease({ ...ref, plan: true })).toMatchObject({
+      destroys: [{ volumeName: 'db', isAtMost: true }],
+      steps: expect.arrayContaining(['copy becomes a normal volume and keeps its data']),
+    });
+    const refusal = await failure(device.engine.pairRelease(ref));
+    expect(refusal).toMatchObject({ code: 'MOUNTED' });
+    expect(await host.read(8 * MiB, 4096)).toEqual(blockOf(8 * MiB, 4096, 3));
+    const { findings } = refusal.details as { readonly findings: ReadonlyArray<{ readonly key: string }> };
+    await device.engine.pairRelease({ ...ref, consent: { overrides: findings.map(({ key }) => key), reason: 'the restore is given up' } });
+    await failure(host.read(8 * MiB, 4096));
+    await using former = await secondary.connect();
+    expect(await former.read(8 * MiB, 4096)).toEqual(blockOf(8 * MiB, 4096, 3));
+    expect(device.engine.volumeList().find(({ name }) => name === 'copy')).toMatchObject({ attribute: 'normal' });
+  });
+});

@@ -72,7 +72,9 @@ export const pairMethods = {
     summary: 'Ends the pair; the secondary goes back to the pool or becomes a volume of its own.',
     params: z.strictObject({
       ...pairRef,
-      then: attribute.exactOptional().describe("the secondary's attribute afterwards; left out: as the device's setting says"),
+      then: attribute
+        .exactOptional()
+        .describe("the secondary's attribute afterwards; left out: as the device's setting says, of a restore normal"),
       consent,
       plan: planned,
     }),

@@ -138,6 +138,24 @@ describe('a command that goes well', () => {
       'unhold 1',
       'unhold 2',
     ]);
+    // The primary's hosts read the secondary's image up to here: they are gone before another one shows.
+    expect(await callsOf(() => engine.pairRelease({ primary: 'db' }))).toEqual([
+      'hold 1',
+      'hold 2',
+      'clients',
+      'end-clients 1',
+      'copy-stop 1',
+      'switch 1 tracking/keep',
+      'flush 2',
+      `commit volume-put:copy:${8 * MiB} pair-delete`,
+      'detach 1',
+      'unhold 1',
+      'unhold 2',
+    ]);
+  });
+
+  it('release of a duplex pair', async () => {
+    await duplex();
     expect(await callsOf(() => engine.pairRelease({ primary: 'db', then: 'normal' }))).toEqual([
       'copy-stop 1',
       'switch 1 tracking/keep',
