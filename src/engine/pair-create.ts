@@ -46,8 +46,10 @@ export class PairCreate {
     requireDirtyRegion(input.dirtyRegionBytes, this.#context.store.regionBytes);
     for (let attempt = 1; attempt <= CHOICE_ATTEMPTS_MAX; attempt += 1) {
       const primary = this.#requirePrimary(input);
-      const choice = await this.#choose(primary, input);
-      if (input.plan === true) return this.#plan(primary, choice, input);
+      const best = await this.#choose(primary, input);
+      if (input.plan === true) return this.#plan(primary, best, input);
+      // At once before the lock is asked for: of several commands each then takes another volume.
+      const choice = this.#chooseFree(this.#requirePrimary(input), input);
       const text = `pair create ${primary.name} -> ${choice.volume.name}`;
       const view = await this.#context.locks.run([`volume:${primary.number}`, `volume:${choice.volume.number}`], text, () =>
         this.#create(input, choice, text),
@@ -64,8 +66,8 @@ export class PairCreate {
   async #create(input: CreateInput, chosen: Choice, text: string): Promise<PairView | null> {
     const { tables } = this.#context.store;
     const primary = this.#requirePrimary(input);
-    const choice = this.#chooseNow(primary, input);
-    if (choice.volume.number !== chosen.volume.number) return null;
+    const choice = this.#stillChosen(primary, input, chosen);
+    if (choice === null) return null;
     // The id is given when the pair's files are made (`pair-shell.ts`).
     const pair = {
       id: tables.nextPairId,
@@ -142,9 +144,37 @@ export class PairCreate {
     }
   }
 
-  #chooseNow(primary: VolumeRow, input: CreateInput): Choice {
+  /** The choice, or one just as good that no other command has in its hands. */
+  #chooseFree(primary: VolumeRow, input: CreateInput): Choice {
+    const best = this.#chooseNow(primary, input);
+    const { locks, store } = this.#context;
+    if (input.secondary !== undefined || locks.holderOf(`volume:${best.volume.number}`) === null) return best;
+    const equals = [...store.tables.volumes()].filter(
+      ({ number, capacityBytes }) => capacityBytes === best.volume.capacityBytes && locks.holderOf(`volume:${number}`) === null,
+    );
+    try {
+      return this.#chooseNow(primary, input, equals);
+    } catch {
+      return best;
+    }
+  }
+
+  /** Now that the volumes are ours; null if it is no candidate any more. */
+  #stillChosen(primary: VolumeRow, input: CreateInput, { volume, how }: Choice): Choice | null {
+    if (input.secondary !== undefined) return this.#chooseNow(primary, input);
+    const row = this.#context.store.tables.findVolume(volume.number);
+    try {
+      const choice = this.#chooseNow(primary, input, row === undefined ? [] : [row]);
+      return choice.how === how ? choice : null;
+    } catch {
+      return null;
+    }
+  }
+
+  /** @param among what may be chosen; default: all volumes */
+  #chooseNow(primary: VolumeRow, input: CreateInput, among?: readonly VolumeRow[]): Choice {
     const { tables } = this.#context.store;
-    const pool = poolOf(this.#context);
+    const pool = { ...poolOf(this.#context), ...(among === undefined ? {} : { volumes: among }) };
     const fit = input.fit ?? tables.settings.fit;
     if (input.secondary === undefined)
       return chooseSecondary(primary, pool, { condition: input.condition ?? tables.settings.condition, fit });

@@ -117,11 +117,12 @@ export class VolumeCommands {
     return onVolume(this.#context, input.volume, 'volume delete', async (row) => {
       requireUnpaired(this.#context, row, 'volume delete');
       if (input.plan === true) return this.#deletePlan(row);
-      const { plane, store, regions } = this.#context;
+      const { plane, regions } = this.#context;
       const view = this.#context.views.volume(row);
       let scrubId = 0;
       await onceCleared(this.#context, row, 'volume delete', input.consent, async () => {
-        await store.commit((tables) => {
+        // A fitting that is being prepared has given its list of regions to clear a number: not the same one again.
+        await regions.commitTaking((tables) => {
           scrubId = tables.nextScrubId;
           return volumeDeleteOps(tables, tables.volume(row.number));
         });
@@ -181,10 +182,10 @@ export class VolumeCommands {
   }
 
   async #takeBack(row: VolumeRow, cause: unknown): Promise<void> {
-    const { store, regions, log } = this.#context;
+    const { regions, log } = this.#context;
     log.error({ err: cause, volume: row.number }, 'a new volume could not be served and is taken back');
     let scrubId = 0;
-    await store.commit((tables) => {
+    await regions.commitTaking((tables) => {
       scrubId = tables.nextScrubId;
       return volumeDeleteOps(tables, row);
     });

@@ -78,8 +78,17 @@ const located = (context: CommandContext, error: unknown, file: DeclarationFile)
   return new TwinvolError(error.code, message, { remedy, details: { ...error.details, places: faults }, cause: error });
 };
 
+const jsonOf = ({ name, value }: DeclarationFile): string => {
+  try {
+    return JSON.stringify(value);
+  } catch (error) {
+    const remedy = 'write out what its aliases stand for';
+    throw new TwinvolError('USAGE', `${name} holds an alias that contains itself; nothing was changed`, { remedy, cause: error });
+  }
+};
+
 const requireShort = (file: DeclarationFile): void => {
-  const byteLength = Buffer.byteLength(JSON.stringify(file.value));
+  const byteLength = Buffer.byteLength(jsonOf(file));
   if (byteLength <= REQUEST_FRAME_BYTES_MAX - ENVELOPE_BYTES) return;
   throw new TwinvolError(
     'USAGE',

@@ -50,7 +50,13 @@ export const registerPairWatching = (pair: Command, context: CommandContext): vo
     .option('--timeout <TIME>', 'wait so long at most, such as 60s; left out: for ever', durationArgument)
     .action(async (primary: VolumeRef, secondary: VolumeRef | undefined, { state, timeout }: { state: PairState; timeout?: number }) => {
       const view = await waitForState(context, refOf(primary, secondary), state, timeout);
-      context.print(view, () => (view === null ? `volume ${primary} is simplex` : `pair ${pairName(view)} is ${view.state}`));
+      context.print(view, () =>
+        view === null
+          ? secondary === undefined
+            ? `volume ${primary} is simplex`
+            : `volumes ${primary} and ${secondary} are no pair (simplex)`
+          : `pair ${pairName(view)} is ${view.state}`,
+      );
     });
   addCommand(pair, 'verify', 'compare the two volumes of a pair under load; exits 3 when they differ and were not repaired', [
     'pair verify db',
