@@ -2,7 +2,8 @@
  * One benchmark run against one NBD export: connects, warms up, measures, reads back where it verifies, disconnects.
  *
  * A run ends by itself: the runtime is over, then what is in flight may take `ANSWER_MS_MAX`, then the connections are
- * cut and the rest counts as unanswered. A caller who gives it up (`signal`) gets what was measured until then.
+ * cut and the rest counts as unanswered. The reading back may take as long as it gets on, and `ANSWER_MS_MAX` without a
+ * reply. A caller who gives it up (`signal`) gets what was measured until then, two seconds later at the most.
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import { TwinvolError } from '../core/faults.ts';
@@ -52,6 +53,8 @@ export type BenchmarkInput = {
 export type BenchmarkHooks = {
   readonly signal?: AbortSignal;
   readonly onProgress?: (progress: Progress) => void;
+  /** For tests: instead of `ANSWER_MS_MAX`. */
+  readonly answerMsMax?: number;
 };
 
 /** An error of the NBD client, as one of the catalogue. */
@@ -177,14 +180,21 @@ class BenchmarkRun {
   async #answers(ended: Promise<boolean>): Promise<void> {
     this.#state.isStopped = true;
     const fromMs = performance.now();
-    let isEnded = false;
-    while (!isEnded) {
-      const waitedMs = performance.now() - fromMs;
-      if (waitedMs >= (this.#hooks.signal?.aborted === true ? INTERRUPTED_ANSWER_MS_MAX : ANSWER_MS_MAX)) break;
-      isEnded = await Promise.race([ended, delay(PROGRESS_MS, false)]);
-      if (!isEnded) this.#tell('answers', 0, waitedMs);
+    const onTurn = (): void => this.#tell('answers', 0, performance.now() - fromMs);
+    await this.#endedOrCut(ended, () => fromMs, onTurn);
+  }
+
+  /** Waits for the server as long as a caller can be expected to; then the connections are cut, and that ends it. */
+  async #endedOrCut(ended: Promise<boolean>, lastReplyMs: () => number, onTurn: () => void): Promise<void> {
+    const { signal, answerMsMax = ANSWER_MS_MAX } = this.#hooks;
+    let givenUpMs: number | null = null;
+    for (;;) {
+      const nowMs = performance.now();
+      if (signal?.aborted === true) givenUpMs ??= nowMs;
+      if (nowMs - lastReplyMs() >= answerMsMax || (givenUpMs !== null && nowMs - givenUpMs >= INTERRUPTED_ANSWER_MS_MAX)) break;
+      if (await Promise.race([ended, delay(PROGRESS_MS, false)])) return;
+      onTurn();
     }
-    if (isEnded) return;
     for (const client of this.#clients) client.destroy();
     await ended;
   }
@@ -194,20 +204,17 @@ class BenchmarkRun {
     if (ledger === null) return null;
     const total = ledger.known;
     const startMs = performance.now();
-    let taken = 0;
-    const onBlock = (): boolean => {
-      if (this.#hooks.signal?.aborted === true) return false;
-      taken += 1;
-      return true;
+    let [checked, lastReplyMs] = [0, startMs];
+    const isGivenUp = (): boolean => this.#hooks.signal?.aborted === true;
+    const onChecked = (): void => {
+      checked += 1;
+      lastReplyMs = performance.now();
     };
-    const timer = setInterval(() => this.#tell('reading-back', total === 0 ? 1 : taken / total, performance.now() - startMs), PROGRESS_MS);
-    try {
-      await Promise.all(this.#loops.map((loop) => loop.readBack(onBlock)));
-    } finally {
-      clearInterval(timer);
-    }
-    const complete = taken === total && this.#state.broken === null;
-    return { checkedBlocks: ledger.checked, mismatches: ledger.mismatches, details: ledger.details, complete };
+    const ended = Promise.all(this.#loops.map((loop) => loop.readBack({ isGivenUp, onChecked }))).then(() => true);
+    const onTurn = (): void => this.#tell('reading-back', total === 0 ? 1 : checked / total, performance.now() - startMs);
+    await this.#endedOrCut(ended, () => lastReplyMs, onTurn);
+    const { mismatches, details } = ledger;
+    return { checkedBlocks: ledger.checked, mismatches, details, unreadBlocks: total - checked, complete: total > 0 && checked === total };
   }
 
   #allTallies(): Tally[] {

@@ -34,6 +34,12 @@ export type OwnBlocks = {
   readonly mayUseOthers: boolean;
 };
 
+export type ReadingBack = {
+  readonly isGivenUp: () => boolean;
+  /** A block has been read and compared; one that could not be read is not told. */
+  readonly onChecked: () => void;
+};
+
 export class ConnectionLoop {
   readonly stream: Stream;
   readonly tallies: Tallies = newTallies();
@@ -68,25 +74,27 @@ export class ConnectionLoop {
     await Promise.all(loops);
   }
 
-  /** Reads back what is known of the connection's blocks, and calls `onBlock` for each; until that says no. */
-  async readBack(onBlock: () => boolean): Promise<void> {
+  /** Reads back what is known of the connection's blocks, until it is given up or the connection is lost. */
+  async readBack({ isGivenUp, onChecked }: ReadingBack): Promise<void> {
     if (this.#own === null) return;
     const { ledger, first, stride } = this.#own;
     let next = first;
     const take = (): number => {
-      const block = next < 0 || !this.#client.isOpen ? -1 : ledger.nextKnown(next, stride);
-      next = block < 0 || !onBlock() ? -1 : block + stride;
-      return next < 0 ? -1 : block;
+      const block = next < 0 || !this.#client.isOpen || isGivenUp() ? -1 : ledger.nextKnown(next, stride);
+      next = block < 0 ? -1 : block + stride;
+      return block;
     };
     const loops = Array.from({ length: this.stream.depth }, async () => {
       const buffer = Buffer.allocUnsafeSlow(this.stream.blockBytes);
       for (let block = take(); block >= 0; block = take()) {
         try {
           await this.#client.readInto(buffer, this.#offset + block * this.stream.blockBytes);
-          ledger.check(buffer, block);
         } catch (error) {
           await this.#failed('read', error);
+          continue;
         }
+        ledger.check(buffer, block);
+        onChecked();
       }
     });
     await Promise.all(loops);

@@ -41,7 +41,9 @@ export type VerificationResult = {
   readonly mismatches: number;
   /** The first few. */
   readonly details: readonly Mismatch[];
-  /** False when the reading back was given up. */
+  /** Blocks that were written and not read back: it was given up, the connection was lost, or the read failed. */
+  readonly unreadBlocks: number;
+  /** Something was written, and all of it was read back. Only then "no mismatches" says anything. */
   readonly complete: boolean;
 };
 

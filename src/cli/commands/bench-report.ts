@@ -57,10 +57,13 @@ const streamRows = ({ streams }: RunResult): Row[] =>
 
 const verificationLines = ({ verification }: RunResult, paint: Paint): string[] => {
   if (verification === null) return [];
-  const { checkedBlocks, mismatches, details, complete } = verification;
-  const given = complete ? '' : '; the reading back was not completed';
+  const { checkedBlocks, mismatches, details, unreadBlocks, complete } = verification;
+  const given = unreadBlocks === 0 ? '' : `; ${unreadBlocks} that were written were not read back`;
+  if (!complete && checkedBlocks === 0) return [`${paint('yellow', 'NOT VERIFIED:')} no block was written and read back`];
   if (mismatches === 0)
-    return [`${paint(complete ? 'green' : 'yellow', 'verified:')} ${checkedBlocks} blocks are as they were written${given}`];
+    return [
+      `${complete ? paint('green', 'verified:') : paint('yellow', 'NOT VERIFIED:')} ${checkedBlocks} blocks are as they were written${given}`,
+    ];
   const more = mismatches > details.length ? [`  and ${mismatches - details.length} more`] : [];
   const head = `${paint('red', 'MISMATCH:')} ${mismatches} of ${checkedBlocks} blocks are not as they were written${given}`;
   return [head, ...details.map((one) => `  ${describeMismatch(one)}`), ...more];

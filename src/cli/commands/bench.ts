@@ -87,7 +87,13 @@ const rangeFor = ({ size, range }: BenchOptions): BenchRange => {
 };
 
 const hasFailed = ({ total, broken, unanswered, interrupted, verification }: RunResult): boolean =>
-  total.errors > 0 || broken !== null || (unanswered > 0 && !interrupted) || (verification?.mismatches ?? 0) > 0;
+  total.errors > 0 ||
+  broken !== null ||
+  (unanswered > 0 && !interrupted) ||
+  (verification !== null && (verification.mismatches > 0 || (!verification.complete && !interrupted)));
+
+/** A verification that its user gave up must not look like one that found everything right. */
+const isGivenUp = ({ interrupted, verification }: RunResult): boolean => interrupted && verification?.complete === false;
 
 type Prepared = { readonly workload: Workload; readonly options: BenchOptions; readonly progress: BenchProgress };
 
@@ -113,6 +119,7 @@ const benchOne = async (context: CommandContext, target: BenchTarget, prepared: 
   const result = await runOn(context, target, prepared);
   context.print({ ...result, dataShare: share }, () => runText(result, share, context.paint));
   if (hasFailed(result)) context.exitStatus = EXIT.broken;
+  else if (isGivenUp(result)) context.exitStatus = EXIT.refused;
 };
 
 const benchBoth = async (context: CommandContext, first: BenchTarget, second: BenchTarget, prepared: Prepared): Promise<void> => {
@@ -151,7 +158,8 @@ ${PRESET_NAMES.map((name) => `  ${name.padEnd(8)}${PRESETS[name].means}`).join('
 
 The default is --rw randread --bs 4K --depth 16. Each connection keeps --depth requests in flight and sends the next one
 when a reply is there, so latencies are those of a busy server. Workloads that write destroy data: they ask, or need --yes.
-Exit status 2: requests failed, the connection was lost, or --verify found a mismatch.`;
+Exit status 2: requests failed or had no answer, the connection was lost, or --verify found a mismatch. Exit status 10: --verify was
+given up (Ctrl-C) before everything was read back. The figures are printed either way.`;
 
 export const registerBench = (program: Command, context: CommandContext): void => {
   addCommand(program, 'bench', 'load an NBD export and measure it: rate, latency percentiles, errors', [

@@ -8,14 +8,14 @@ import { type Placement, type StreamFlags, workloadOf } from '../../../src/bench
 import { MiB } from '../../../src/core/units.ts';
 import * as nbd from '../../../src/wire/nbd-constants.ts';
 import { writeDone } from '../../../src/wire/nbd-transmission.ts';
-import { ALL_FLAGS, NbdTestServer, type TestServerOptions } from '../../support/nbd-test-server.ts';
+import { ALL_FLAGS, NbdTestServer, type TestServerOptions, type Verdict } from '../../support/nbd-test-server.ts';
 import { temporaryDirectory } from '../../support/temporary.ts';
 
 type Rig = {
   readonly server: NbdTestServer;
   readonly run: (
     flags: StreamFlags,
-    more?: { verify?: boolean; signal?: AbortSignal; placement?: Partial<Placement> },
+    more?: { verify?: boolean; signal?: AbortSignal; answerMsMax?: number; placement?: Partial<Placement> },
   ) => Promise<RunResult>;
 };
 
@@ -24,14 +24,24 @@ const withServer = async (options: Partial<TestServerOptions>, action: (rig: Rig
   await using server = await new NbdTestServer({ path: directory.path('s'), ...options }).listen();
   await action({
     server,
-    run: (flags, { verify = false, signal, placement = {} } = {}) => {
+    run: (flags, { verify = false, signal, answerMsMax, placement = {} } = {}) => {
       const where = { offset: 0, length: 1 * MiB, runtimeMs: 200, warmupMs: 20, seed: 1, ...placement };
       return runBenchmark(
         { uri: server.uri, workload: workloadOf(undefined, flags), placement: where, verify },
-        signal === undefined ? {} : { signal },
+        { ...(signal === undefined ? {} : { signal }), ...(answerMsMax === undefined ? {} : { answerMsMax }) },
       );
     },
   });
+};
+
+/** What happens to the reads of a run that writes only: they are the reading back. */
+const whenReadBack = (verdict: Verdict, after = 20): NonNullable<TestServerOptions['rule']> => {
+  let reads = 0;
+  return ({ type }) => {
+    if (type !== nbd.NBD_CMD_READ) return 'execute';
+    reads += 1;
+    return reads > after ? verdict : 'execute';
+  };
 };
 
 describe('a run', () => {
@@ -134,6 +144,43 @@ describe('a verifying run', () => {
       const result = await run({ ...flags, connections: 4 }, { verify: true });
       expect(result.verification).toMatchObject({ mismatches: 0, complete: true });
       for (const { offset, connection } of server.seen) expect((offset / 4096) % 4).toBe(connection);
+    });
+  });
+
+  it('ends when the server says nothing any more while it is read back, with the figures and without calling it verified', async () => {
+    await withServer({ rule: whenReadBack('silence') }, async ({ run }) => {
+      const startedAtMs = performance.now();
+      const result = await run({ rw: 'write', depth: 4 }, { verify: true, answerMsMax: 500 });
+      expect(performance.now() - startedAtMs).toBeLessThan(5000);
+      expect(result).toMatchObject({
+        interrupted: false,
+        unanswered: 4,
+        verification: { checkedBlocks: 20, mismatches: 0, complete: false },
+      });
+      expect(result.write.operations).toBeGreaterThan(20);
+      expect(result.verification?.unreadBlocks).toBeGreaterThan(0);
+    });
+  });
+
+  it('ends two seconds after its user gave it up while it is read back', async () => {
+    await withServer({ rule: whenReadBack('silence') }, async ({ run }) => {
+      const startedAtMs = performance.now();
+      const result = await run({ rw: 'write', depth: 4 }, { verify: true, signal: AbortSignal.timeout(600) });
+      expect(performance.now() - startedAtMs).toBeLessThan(8000);
+      expect(result).toMatchObject({ interrupted: true, verification: { complete: false } });
+      expect(result.write.operations).toBeGreaterThan(20);
+    });
+  });
+
+  it('is not complete when the connection is lost, or a read fails, while it is read back', async () => {
+    await withServer({ rule: whenReadBack('drop') }, async ({ run }) => {
+      const result = await run({ rw: 'write', depth: 4 }, { verify: true });
+      expect(result).toMatchObject({ broken: expect.any(String), verification: { complete: false } });
+    });
+    await withServer({ rule: whenReadBack({ errno: nbd.NBD_EIO }) }, async ({ run }) => {
+      const { errors, verification } = await run({ rw: 'write', depth: 4 }, { verify: true });
+      expect(verification).toMatchObject({ checkedBlocks: 20, complete: false });
+      expect(errors['NBD_EIO']).toBe(verification?.unreadBlocks);
     });
   });
 
