@@ -1,8 +1,7 @@
-/** What a benchmark measured, for people: tables, and the remarks without which the numbers would mislead. */
+/** What one run measured, for people: tables, and the remarks without which the numbers would mislead. */
 import { describeMismatch } from '../../bench/block-ledger.ts';
-import type { Comparison, ComparedRuns } from '../../bench/comparison.ts';
 import type { OperationResult, RunResult } from '../../bench/measurement.ts';
-import { describeStream } from '../../bench/workload.ts';
+import { describeStream, type Workload } from '../../bench/workload.ts';
 import { formatSize } from '../../core/units.ts';
 import type { Paint } from '../style.ts';
 import type { Column } from '../text-table.ts';
@@ -70,7 +69,7 @@ const verificationLines = ({ verification }: RunResult, paint: Paint): string[] 
 };
 
 /** Without these the numbers would mislead. */
-const remarksOf = (result: RunResult, dataShare: number | null): string[] => {
+export const remarksOf = (result: RunResult, dataShare: number | null): string[] => {
   const remarks: string[] = [];
   const { clientCpuPercent, interrupted, broken, unanswered, errors, streams } = result;
   if (broken !== null) remarks.push(`the connection was lost: ${broken}`);
@@ -92,11 +91,14 @@ const remarksOf = (result: RunResult, dataShare: number | null): string[] => {
   return remarks;
 };
 
+export const workloadFields = ({ streams }: Workload): Array<readonly [string, string]> =>
+  streams.map((one, index) => [index === 0 ? 'workload' : '', `${one.name}: ${describeStream(one)}`] as const);
+
 const headFields = (result: RunResult): Array<readonly [string, string]> => {
   const { workload, placement, elapsedMs } = result;
   const end = placement.offset + placement.length;
   return [
-    ...workload.streams.map((one, index) => [index === 0 ? 'workload' : '', `${one.name}: ${describeStream(one)}`] as const),
+    ...workloadFields(workload),
     ['range', `${formatSize(placement.offset)} to ${formatSize(end)} of ${formatSize(result.sizeBytes)}, seed ${placement.seed}`],
     ['measured', `${(elapsedMs / 1000).toFixed(1)} s after ${(placement.warmupMs / 1000).toFixed(1)} s of warm-up`],
   ];
@@ -112,33 +114,4 @@ export const runText = (result: RunResult, dataShare: number | null, paint: Pain
   return [textFields([['uri', result.uri], ...headFields(result)], paint), ...tables, ...(tail.length > 0 ? [tail.join('\n')] : [])].join(
     '\n\n',
   );
-};
-
-type ComparedRow = { readonly label: string; readonly cells: readonly string[] };
-const comparedRow = (label: string, { iops, bytesPerSecond, p50Ms, p99Ms, p999Ms, errors }: ComparedRuns): ComparedRow => ({
-  label,
-  cells: [String(Math.round(iops)), formatMegabytes(bytesPerSecond), ...[p50Ms, p99Ms, p999Ms].map(formatLatency), String(errors)],
-});
-
-export const comparisonText = (comparison: Comparison, paint: Paint): string => {
-  const { first, second, ratio } = comparison;
-  const times = [ratio.iops, ratio.bytesPerSecond, ratio.p50, ratio.p99, ratio.p999].map((value) => `${value.toFixed(2)}x`);
-  const rows: ComparedRow[] = [comparedRow('A', first), comparedRow('B', second), { label: 'A / B', cells: [...times, ''] }];
-  const columns: readonly Column<ComparedRow>[] = [
-    { heading: '', text: ({ label }) => label },
-    ...['IOPS', 'MB/S', 'P50', 'P99', 'P99.9', 'ERRORS'].map(
-      (heading, index): Column<ComparedRow> => ({ heading, align: 'right', text: ({ cells }) => cells[index] ?? '' }),
-    ),
-  ];
-  const [one] = first.runs;
-  const rounds = `${first.runs.length} runs of either, in turns; medians`;
-  const fields: Array<readonly [string, string]> = [
-    ['A', first.uri],
-    ['B', second.uri],
-    ...(one === undefined ? [] : headFields(one)),
-    ['runs', rounds],
-  ];
-  const remarks = [...first.runs, ...second.runs].flatMap((run) => remarksOf(run, null));
-  const notes = [...new Set(remarks)].map((remark) => `${paint('yellow', 'note:')} ${remark}`);
-  return [textFields(fields, paint), textTable(rows, columns, paint, ''), ...(notes.length > 0 ? [notes.join('\n')] : [])].join('\n\n');
 };

@@ -3,15 +3,12 @@
  * they ask first. Ctrl-C ends the run and prints what was measured until then.
  */
 import type { Command } from 'commander';
-import { runBenchmark } from '../../bench/benchmark.ts';
-import { compareRuns } from '../../bench/comparison.ts';
 import { dataShare } from '../../bench/data-share.ts';
 import type { RunResult } from '../../bench/measurement.ts';
 import {
   BLOCK_BYTES_MAX,
   CONNECTIONS_MAX,
   DEPTH_MAX,
-  type Placement,
   PRESET_NAMES,
   type PresetName,
   PRESETS,
@@ -28,7 +25,9 @@ import { addCommand } from '../command-builder.ts';
 import type { CommandContext } from '../command-context.ts';
 import { given } from '../given.ts';
 import { BenchProgress } from './bench-progress.ts';
-import { comparisonText, runText } from './bench-report.ts';
+import { benchBoth, commonPart } from './bench-compare.ts';
+import { runText } from './bench-report.ts';
+import { hasFailed, type Prepared, runOn } from './bench-run.ts';
 import { type BenchRange, type BenchTarget, confirmWrites, targetOf } from './bench-target.ts';
 
 const RUNTIME_MS_DEFAULT = 10_000;
@@ -86,33 +85,8 @@ const rangeFor = ({ size, range }: BenchOptions): BenchRange => {
   return range ?? { offset: 0, ...given({ length: size }) };
 };
 
-const hasFailed = ({ total, broken, unanswered, interrupted, verification }: RunResult): boolean =>
-  total.errors > 0 ||
-  broken !== null ||
-  (unanswered > 0 && !interrupted) ||
-  (verification !== null && (verification.mismatches > 0 || (!verification.complete && !interrupted)));
-
 /** A verification that its user gave up must not look like one that found everything right. */
 const isGivenUp = ({ interrupted, verification }: RunResult): boolean => interrupted && verification?.complete === false;
-
-type Prepared = { readonly workload: Workload; readonly options: BenchOptions; readonly progress: BenchProgress };
-
-const runOn = async (
-  context: CommandContext,
-  { uri, where }: BenchTarget,
-  { workload, options, progress }: Prepared,
-): Promise<RunResult> => {
-  const { runtime = RUNTIME_MS_DEFAULT, warmup = WARMUP_MS_DEFAULT, seed = 1, verify = false } = options;
-  const placement: Placement = { ...where, runtimeMs: runtime, warmupMs: warmup, seed };
-  try {
-    return await runBenchmark(
-      { uri, workload, placement, verify },
-      { signal: context.io.interrupted, onProgress: (told) => progress.show(told) },
-    );
-  } finally {
-    progress.end();
-  }
-};
 
 const benchOne = async (context: CommandContext, target: BenchTarget, prepared: Prepared): Promise<void> => {
   const share = await dataShare(target.uri, target.where.offset, target.where.length);
@@ -122,21 +96,6 @@ const benchOne = async (context: CommandContext, target: BenchTarget, prepared: 
   else if (isGivenUp(result)) context.exitStatus = EXIT.refused;
 };
 
-const benchBoth = async (context: CommandContext, first: BenchTarget, second: BenchTarget, prepared: Prepared): Promise<void> => {
-  const rounds = prepared.options.rounds ?? ROUNDS_DEFAULT;
-  const runs: { readonly first: RunResult[]; readonly second: RunResult[] } = { first: [], second: [] };
-  for (let round = 1; round <= rounds && !context.io.interrupted.aborted; round += 1) {
-    for (const [target, into, name] of [[first, runs.first, 'A'] as const, [second, runs.second, 'B'] as const]) {
-      if (context.io.interrupted.aborted) break;
-      prepared.progress.begin(`round ${round} of ${rounds}, ${name}: `);
-      into.push(await runOn(context, target, prepared));
-    }
-  }
-  const comparison = compareRuns(runs.first, runs.second);
-  context.print(comparison, () => comparisonText(comparison, context.paint));
-  if ([...runs.first, ...runs.second].some(hasFailed)) context.exitStatus = EXIT.broken;
-};
-
 const bench = async (context: CommandContext, named: string, options: BenchOptions): Promise<void> => {
   const workload = workloadFor(options);
   const range = rangeFor(options);
@@ -144,12 +103,19 @@ const bench = async (context: CommandContext, named: string, options: BenchOptio
     throw usage('--rounds is for --compare', 'leave it out, or give --compare URI');
   if (options.compare !== undefined && options.verify === true)
     throw usage('--verify and --compare do not go together', 'verify one export at a time');
-  const first = await targetOf(context, named, workload, range);
-  const second = options.compare === undefined ? null : await targetOf(context, options.compare, workload, range);
-  await confirmWrites(context, workload, second === null ? [first] : [first, second], options.yes === true);
-  const prepared: Prepared = { workload, options, progress: new BenchProgress(context, options.runtime ?? RUNTIME_MS_DEFAULT) };
-  if (second === null) await benchOne(context, first, prepared);
-  else await benchBoth(context, first, second, prepared);
+  const { compare, rounds = ROUNDS_DEFAULT, verify = false, yes = false } = options;
+  const { runtime = RUNTIME_MS_DEFAULT, warmup = WARMUP_MS_DEFAULT, seed = 1 } = options;
+  const timing = { runtimeMs: runtime, warmupMs: warmup, seed };
+  const prepared: Prepared = { workload, timing, verify, progress: new BenchProgress(context, runtime) };
+  const target = await targetOf(context, named, workload, range);
+  if (compare === undefined) {
+    await confirmWrites(context, workload, [target], yes);
+    await benchOne(context, target, prepared);
+    return;
+  }
+  const [first, second, isCommonPart] = commonPart(target, await targetOf(context, compare, workload, range));
+  await confirmWrites(context, workload, [first, second], yes);
+  await benchBoth(context, [first, second], { rounds, isCommonPart }, prepared);
 };
 
 const PRESET_HELP = `
@@ -158,8 +124,9 @@ ${PRESET_NAMES.map((name) => `  ${name.padEnd(8)}${PRESETS[name].means}`).join('
 
 The default is --rw randread --bs 4K --depth 16. Each connection keeps --depth requests in flight and sends the next one
 when a reply is there, so latencies are those of a busy server. Workloads that write destroy data: they ask, or need --yes.
-Exit status 2: requests failed or had no answer, the connection was lost, or --verify found a mismatch. Exit status 10: --verify was
-given up (Ctrl-C) before everything was read back. The figures are printed either way.`;
+Exit status 2: requests failed or had no answer, the connection was lost, --verify found a mismatch, or a server was gone in a later
+round of --compare. Exit status 10: --verify was given up (Ctrl-C) before everything was read back. The figures are printed either way.
+Where the exports of --compare differ in size, both runs use the part that both have.`;
 
 export const registerBench = (program: Command, context: CommandContext): void => {
   addCommand(program, 'bench', 'load an NBD export and measure it: rate, latency percentiles, errors', [

@@ -1,7 +1,7 @@
 /** Whole runs against a small server that can be slow, wrong, or gone. */
 import { describe, expect, it } from 'vitest';
 import { runBenchmark } from '../../../src/bench/benchmark.ts';
-import { compareRuns, medianOf } from '../../../src/bench/comparison.ts';
+import { type ComparedTarget, compareRuns, medianOf } from '../../../src/bench/comparison.ts';
 import { dataShare } from '../../../src/bench/data-share.ts';
 import type { RunResult } from '../../../src/bench/measurement.ts';
 import { type Placement, type StreamFlags, workloadOf } from '../../../src/bench/workload.ts';
@@ -236,15 +236,32 @@ describe('around a run', () => {
     await withServer({}, async ({ server }) => expect(await dataShare(server.uri, 0, 1 * MiB)).toBeNull());
   });
 
+  const ended = { stopped: null, interrupted: false, isCommonPart: false };
+  const target = (runs: readonly RunResult[]): ComparedTarget => ({ uri: 'nbd://x', sizeBytes: MiB, dataShare: null, runs });
+
   it('compares medians', async () => {
     expect([medianOf([]), medianOf([3]), medianOf([9, 1, 5]), medianOf([4, 1, 2, 9])]).toEqual([0, 3, 5, 3]);
     await withServer({ rule: () => ({ delayMs: 1 }) }, async ({ run }) => {
       const [slow, fast] = [await run({ depth: 1 }), await run({ depth: 8 })];
-      const { ratio, first, second } = compareRuns([fast, fast, slow], [slow]);
+      const { ratio, first, second } = compareRuns(target([fast, fast, slow]), target([slow]), ended);
       expect(first.iops).toBe(fast.total.iops);
-      expect(ratio.iops).toBeCloseTo(fast.total.iops / slow.total.iops, 6);
+      expect(ratio?.iops).toBeCloseTo(fast.total.iops / slow.total.iops, 6);
       expect(second.runs).toHaveLength(1);
-      expect(compareRuns([], []).ratio.iops).toBe(0);
+    });
+  });
+
+  it('compares nothing where a side has no run that was not cut short', async () => {
+    await withServer({}, async ({ run }) => {
+      const whole = await run({});
+      const cut = { ...whole, interrupted: true };
+      const one = compareRuns(target([whole, cut]), target([cut]), ended);
+      expect(one).toMatchObject({
+        ratio: null,
+        first: { completeRuns: 1, iops: whole.total.iops },
+        second: { completeRuns: 0, iops: null },
+      });
+      expect(one.second.runs).toHaveLength(1);
+      expect(compareRuns(target([]), target([]), ended)).toMatchObject({ ratio: null, first: { uri: 'nbd://x', p50Ms: null } });
     });
   });
 });
