@@ -1,5 +1,6 @@
 /** The store's own directory goes away under a running engine: moved and moved back, or deleted for good. */
-import { rename, rm } from 'node:fs/promises';
+import { readdir, rename, rm, truncate } from 'node:fs/promises';
+import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { KiB, MiB } from '../../src/core/units.ts';
 import { type Device, openDevice } from '../../src/index.ts';
@@ -44,6 +45,23 @@ describe('the store of a running engine', () => {
     await pair.split();
     expect(pair.status().copiedBytes).toBeLessThan(VOLUME_BYTES);
   });
+
+  it.each(['cut short', 'deleted'] as const)(
+    '[pv-cut] the file of a physical volume is %s: it is told, and the next flush fails',
+    async (how) => {
+      await using temporary = await temporaryDirectory();
+      const store = temporary.path('s');
+      await using device = await open(store, temporary.path('nbd.sock'));
+      const since = await lastSeq(device);
+      await using host = await device.volume('db').connect();
+      await host.write(0, blockOf(0, MiB, 1), { fua: true });
+      const [file = ''] = (await readdir(join(store, 'pv'))).map((name) => join(store, 'pv', name));
+      await (how === 'deleted' ? rm(file) : truncate(file, 64 * KiB));
+      const told = 'while the engine runs: copy what is needed elsewhere';
+      await expect.poll(() => textsSince(device, since), { timeout: 5000 }).toContain(told);
+      expect(await failure(host.flush())).toMatchObject({ code: 'NBD_EIO' });
+    },
+  );
 
   it('[store-deleted] flushes fail, because nothing is durable any more; what is there can be read and copied away', async () => {
     await using temporary = await temporaryDirectory();
