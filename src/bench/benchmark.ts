@@ -7,10 +7,10 @@
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import { TwinvolError } from '../core/faults.ts';
-import { connect, type NbdClient, type NbdClientInfo } from '../nbd-client/nbd-client.ts';
-import { NbdError } from '../nbd-client/nbd-error.ts';
+import type { NbdClient } from '../nbd-client/nbd-client.ts';
 import { BlockLedger } from './block-ledger.ts';
 import { ConnectionLoop, type OwnBlocks, RunState } from './connection-loop.ts';
+import { connectTo, leave, tooFewConnections } from './export-connection.ts';
 import { LatencyHistogram } from './latency-histogram.ts';
 import {
   type OperationResult,
@@ -24,7 +24,7 @@ import {
 } from './measurement.ts';
 import { RandomNumbers } from './random-numbers.ts';
 import { RequestSource } from './request-source.ts';
-import type { ExportLimits, Placement, Stream, Workload } from './workload.ts';
+import type { Placement, Stream, Workload } from './workload.ts';
 
 /** How long a server may take to answer what is in flight at the end, and when the user is waiting for the prompt. */
 const ANSWER_MS_MAX = 30_000;
@@ -49,6 +49,8 @@ export type BenchmarkInput = {
   readonly workload: Workload;
   readonly placement: Placement;
   readonly verify: boolean;
+  /** An open connection to the export, from `openExport`; the run uses it as its first one, and closes it. */
+  readonly first?: NbdClient | null;
 };
 export type BenchmarkHooks = {
   readonly signal?: AbortSignal;
@@ -56,36 +58,6 @@ export type BenchmarkHooks = {
   /** For tests: instead of `ANSWER_MS_MAX`. */
   readonly answerMsMax?: number;
 };
-
-/** An error of the NBD client, as one of the catalogue. */
-export const nbdFault = (uri: string, error: unknown): unknown => {
-  if (!(error instanceof NbdError)) return error;
-  if (error.code === 'NBD_USAGE') return new TwinvolError('URI_INVALID', error.message, { cause: error });
-  if (error.code === 'NBD_ABORTED') return new TwinvolError('CANCELLED', 'the connecting was given up', { cause: error });
-  return new TwinvolError('NBD_UNREACHABLE', `${uri}: ${error.message}`, { cause: error, details: { uri, code: error.code } });
-};
-
-const connectTo = async (uri: string, depth: number, signal: AbortSignal | undefined): Promise<NbdClient> => {
-  try {
-    return await connect({ uri, depth, ...(signal === undefined ? {} : { signal }) });
-  } catch (error) {
-    throw nbdFault(uri, error);
-  }
-};
-
-/** What the export is. @throws TwinvolError `URI_INVALID`, `NBD_UNREACHABLE`, `CANCELLED` */
-export const inspectExport = async (uri: string, signal?: AbortSignal): Promise<NbdClientInfo> => {
-  await using client = await connectTo(uri, 1, signal);
-  return client.info;
-};
-
-export const limitsOf = ({ sizeBytes, blockSizes, readOnly, canFlush, canFua }: NbdClientInfo): ExportLimits => ({
-  sizeBytes,
-  minimumBlockBytes: blockSizes.minimumBytes,
-  readOnly,
-  canFlush,
-  canFua,
-});
 
 class BenchmarkRun {
   readonly #input: BenchmarkInput;
@@ -134,11 +106,11 @@ class BenchmarkRun {
   }
 
   async #connect(): Promise<void> {
-    const { uri, workload, placement } = this.#input;
+    const { workload, placement } = this.#input;
     try {
       for (const [key, stream] of workload.streams.entries()) {
         for (let index = 0; index < stream.connections; index += 1) {
-          const client = await connectTo(uri, stream.depth, this.#hooks.signal);
+          const client = await this.#client(stream.depth);
           this.#clients.push(client);
           const source = new RequestSource(stream, placement.length, placement.seed, index, key);
           this.#loops.push(
@@ -151,6 +123,19 @@ class BenchmarkRun {
       throw error;
     }
     this.#sizeBytes = this.#clients[0]?.info.sizeBytes ?? 0;
+  }
+
+  /** The next connection. @throws TwinvolError, as `connectTo` does */
+  async #client(depth: number): Promise<NbdClient> {
+    const { uri, workload, first } = this.#input;
+    const made = this.#clients.length;
+    if (made === 0 && first?.isOpen === true) return first;
+    try {
+      return await connectTo(uri, depth, this.#hooks.signal);
+    } catch (error) {
+      if (made === 0 || !(error instanceof TwinvolError) || error.code !== 'NBD_UNREACHABLE') throw error;
+      throw tooFewConnections(workload, made, error);
+    }
   }
 
   #ownBlocks(client: NbdClient, { connections, depth, name }: Stream, index: number): OwnBlocks | null {
@@ -265,8 +250,8 @@ class BenchmarkRun {
     };
   }
 
-  async #disconnect(): Promise<void> {
-    await Promise.all(this.#clients.map((client) => client.disconnect()));
+  #disconnect(): Promise<void> {
+    return leave(this.#clients);
   }
 }
 

@@ -2,7 +2,7 @@
  * How much of a range holds data, as the server tells it. Reading what was never written is quick everywhere and says
  * nothing about reading data, so a benchmark that reads mostly holes has to say so.
  */
-import { connect } from '../nbd-client/nbd-client.ts';
+import type { NbdClient } from '../nbd-client/nbd-client.ts';
 import { NbdError } from '../nbd-client/nbd-error.ts';
 
 const ASK_MS_MAX = 1000;
@@ -11,10 +11,9 @@ const ALLOCATION = 'base:allocation';
 const HOLE = 1;
 
 /** 0 to 1; null when the server does not say, or not soon enough. */
-export const dataShare = async (uri: string, offset: number, length: number): Promise<number | null> => {
+export const dataShare = async (client: NbdClient, offset: number, length: number): Promise<number | null> => {
   const signal = AbortSignal.timeout(ASK_MS_MAX);
   try {
-    await using client = await connect({ uri, metaContexts: [ALLOCATION], signal });
     if (!client.info.metaContexts.includes(ALLOCATION)) return null;
     const align = client.info.blockSizes.minimumBytes;
     const whole = Math.floor(length / align) * align;

@@ -49,6 +49,8 @@ export type TestServerOptions = {
   extendedHeaders?: boolean;
   structuredReplies?: boolean;
   rule?: (seen: Seen) => Verdict;
+  /** Those beyond are closed before a word; default: no limit. */
+  connectionsMax?: number;
   /** Extents as [length, flags] for a context, from the start of the export; one status reply takes `extentsPerReply`. */
   extents?: Record<string, Array<[number, number]>>;
   extentsPerReply?: number;
@@ -96,7 +98,9 @@ export class NbdTestServer implements AsyncDisposable {
 
   listen(): Promise<this> {
     return new Promise((resolve) => {
-      const server = createServer((socket) => new TestConnection(this, socket, this.connectionsMade++));
+      const serve = (socket: Socket): unknown => new TestConnection(this, socket, this.connectionsMade++);
+      const isFull = (): boolean => this.connectionsMade >= (this.options.connectionsMax ?? Number.POSITIVE_INFINITY);
+      const server = createServer((socket) => (isFull() ? socket.destroy() : serve(socket)));
       this.#server = server;
       server.on('connection', (socket) => {
         this.#sockets.add(socket);

@@ -14,7 +14,7 @@ import type { BenchTarget } from './bench-target.ts';
 type Side = { readonly name: 'A' | 'B'; readonly target: BenchTarget; readonly runs: RunResult[]; readonly dataShare: number | null };
 
 const sideOf = async (name: Side['name'], target: BenchTarget): Promise<Side> => {
-  return { name, target, runs: [], dataShare: await dataShare(target.uri, target.where.offset, target.where.length) };
+  return { name, target, runs: [], dataShare: await dataShare(target.client, target.where.offset, target.where.length) };
 };
 
 /** The part that both have, where they differ in size: a smaller range may be quicker, and random offsets hit a cache more often. */
@@ -35,7 +35,7 @@ const runRounds = async (context: CommandContext, sides: readonly Side[], rounds
       if (interrupted.aborted) return null;
       prepared.progress.begin(`round ${round} of ${rounds}, ${name}: `);
       try {
-        const result = await runOn(context, target, prepared);
+        const result = await runOn(context, target, prepared, round === 1 ? target.client : null);
         runs.push(result);
         if (result.broken !== null) return { target: name, round, reason: `the connection was lost: ${result.broken}` };
       } catch (error) {

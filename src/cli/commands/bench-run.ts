@@ -2,6 +2,7 @@
 import { runBenchmark } from '../../bench/benchmark.ts';
 import type { RunResult } from '../../bench/measurement.ts';
 import type { Placement, Workload } from '../../bench/workload.ts';
+import type { NbdClient } from '../../nbd-client/nbd-client.ts';
 import type { CommandContext } from '../command-context.ts';
 import type { BenchProgress } from './bench-progress.ts';
 import type { BenchTarget } from './bench-target.ts';
@@ -13,15 +14,19 @@ export type Prepared = {
   readonly progress: BenchProgress;
 };
 
-/** @throws TwinvolError, as `runBenchmark` does */
+/**
+ * @param first the target's own connection for its first run; null for the later ones, which connect anew
+ * @throws TwinvolError, as `runBenchmark` does
+ */
 export const runOn = async (
   context: CommandContext,
   { uri, where }: BenchTarget,
   { workload, timing, verify, progress }: Prepared,
+  first: NbdClient | null,
 ): Promise<RunResult> => {
   try {
     return await runBenchmark(
-      { uri, workload, placement: { ...where, ...timing }, verify },
+      { uri, workload, placement: { ...where, ...timing }, verify, first },
       { signal: context.io.interrupted, onProgress: (told) => progress.show(told) },
     );
   } finally {

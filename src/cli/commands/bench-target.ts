@@ -3,12 +3,13 @@
  * its volumes, and the operator's word before a workload writes over it.
  */
 import { resolve } from 'node:path';
-import { inspectExport, limitsOf } from '../../bench/benchmark.ts';
+import { leave, limitsOf, openExport } from '../../bench/export-connection.ts';
 import { type ExportLimits, placeWorkload, type Workload, writes } from '../../bench/workload.ts';
 import { TwinvolError } from '../../core/faults.ts';
 import { printable } from '../../core/inquiry-text.ts';
 import { formatSize } from '../../core/units.ts';
 import type { ClientView, PairView, VolumeView } from '../../core/views.ts';
+import type { NbdClient } from '../../nbd-client/nbd-client.ts';
 import { type NbdUri, parseNbdUri } from '../../wire/nbd-uri.ts';
 import { volumeArgument } from '../arguments.ts';
 import type { CommandContext } from '../command-context.ts';
@@ -18,8 +19,12 @@ import { pairName } from '../copy-progress.ts';
 export type BenchRange = { readonly offset: number; readonly length?: number };
 export type BenchTarget = {
   readonly uri: string;
+  /** For the block status and the first run. */
+  readonly client: NbdClient;
   readonly limits: ExportLimits;
   readonly where: { readonly offset: number; readonly length: number };
+  /** What the engine of `--store` knows about it, a line each; nothing where the workload only reads. */
+  readonly facts: readonly string[];
 };
 
 const LOCAL_HOSTS = new Set(['localhost', '127.0.0.1', '::1', '0.0.0.0', '::']);
@@ -51,7 +56,7 @@ const clientFact = (volume: VolumeView, { id, peer, readOnly, host }: ClientView
 };
 
 /** What the engine knows about the export, a line each; nothing where no store is named, nobody answers, or it is not one of its own. */
-export const engineFacts = async (context: CommandContext, uri: string): Promise<readonly string[]> => {
+const engineFacts = async (context: CommandContext, uri: string): Promise<readonly string[]> => {
   try {
     const volume = await volumeOf(context, uri);
     if (volume === null) return [];
@@ -67,16 +72,50 @@ export const engineFacts = async (context: CommandContext, uri: string): Promise
 };
 
 /** An NBD URI, or the name or number of a volume of the store. */
-export const uriOf = async (context: CommandContext, named: string): Promise<string> => {
+const uriOf = async (context: CommandContext, named: string): Promise<string> => {
   if (named.includes(':')) return named;
   return context.call('volume.uri', { volume: volumeArgument(named) });
 };
 
-/** Looks at the export and puts the workload onto it. Sends nothing but a handshake. */
-export const targetOf = async (context: CommandContext, named: string, workload: Workload, range: BenchRange): Promise<BenchTarget> => {
-  const uri = await uriOf(context, named);
-  const limits = limitsOf(await inspectExport(uri, context.io.interrupted));
-  return { uri, limits, where: placeWorkload(workload, limits, range) };
+const targetOf = async (
+  context: CommandContext,
+  uri: string,
+  { workload, range, facts }: { readonly workload: Workload; readonly range: BenchRange; readonly facts: readonly string[] },
+): Promise<BenchTarget> => {
+  const client = await openExport(uri, workload, context.io.interrupted);
+  try {
+    const limits = limitsOf(client.info);
+    return { uri, client, limits, where: placeWorkload(workload, limits, range), facts };
+  } catch (error) {
+    await leave([client]);
+    throw error;
+  }
+};
+
+export type BenchTargets = AsyncDisposable & { readonly all: readonly BenchTarget[] };
+
+/** Looks at the exports and puts the workload onto them. Sends nothing but a handshake; the connections end with the result. */
+export const targetsOf = async (
+  context: CommandContext,
+  names: readonly string[],
+  workload: Workload,
+  range: BenchRange,
+): Promise<BenchTargets> => {
+  const all: BenchTarget[] = [];
+  const disconnect = (): Promise<void> => leave(all.map(({ client }) => client));
+  const known: Array<{ readonly uri: string; readonly facts: readonly string[] }> = [];
+  // Before any connection of ours, which would be one of the facts.
+  for (const name of names) {
+    const uri = await uriOf(context, name);
+    known.push({ uri, facts: writes(workload) ? await engineFacts(context, uri) : [] });
+  }
+  try {
+    for (const { uri, facts } of known) all.push(await targetOf(context, uri, { workload, range, facts }));
+  } catch (error) {
+    await disconnect();
+    throw error;
+  }
+  return { all, [Symbol.asyncDispose]: disconnect };
 };
 
 /**
@@ -90,8 +129,8 @@ export const confirmWrites = async (
   isYes: boolean,
 ): Promise<void> => {
   if (!writes(workload)) return;
-  for (const { uri, where } of targets) {
-    for (const fact of await engineFacts(context, uri)) context.note(`${context.paintError('yellow', 'WARNING:')} ${fact}`);
+  for (const { uri, where, facts } of targets) {
+    for (const fact of facts) context.note(`${context.paintError('yellow', 'WARNING:')} ${fact}`);
     if (isYes) continue;
     if (!context.isInteractive) {
       throw new TwinvolError('NOT_CONFIRMED', `the workload writes over the data of ${uri}, and there is no terminal to ask on`, {

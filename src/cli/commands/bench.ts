@@ -28,7 +28,7 @@ import { BenchProgress } from './bench-progress.ts';
 import { benchBoth, commonPart } from './bench-compare.ts';
 import { runText } from './bench-report.ts';
 import { hasFailed, type Prepared, runOn } from './bench-run.ts';
-import { type BenchRange, type BenchTarget, confirmWrites, targetOf } from './bench-target.ts';
+import { type BenchRange, type BenchTarget, confirmWrites, targetsOf } from './bench-target.ts';
 
 const RUNTIME_MS_DEFAULT = 10_000;
 const RUNTIME_MS_MIN = 100;
@@ -89,8 +89,8 @@ const rangeFor = ({ size, range }: BenchOptions): BenchRange => {
 const isGivenUp = ({ interrupted, verification }: RunResult): boolean => interrupted && verification?.complete === false;
 
 const benchOne = async (context: CommandContext, target: BenchTarget, prepared: Prepared): Promise<void> => {
-  const share = await dataShare(target.uri, target.where.offset, target.where.length);
-  const result = await runOn(context, target, prepared);
+  const share = await dataShare(target.client, target.where.offset, target.where.length);
+  const result = await runOn(context, target, prepared, target.client);
   context.print({ ...result, dataShare: share }, () => runText(result, share, context.paint));
   if (hasFailed(result)) context.exitStatus = EXIT.broken;
   else if (isGivenUp(result)) context.exitStatus = EXIT.refused;
@@ -107,13 +107,15 @@ const bench = async (context: CommandContext, named: string, options: BenchOptio
   const { runtime = RUNTIME_MS_DEFAULT, warmup = WARMUP_MS_DEFAULT, seed = 1 } = options;
   const timing = { runtimeMs: runtime, warmupMs: warmup, seed };
   const prepared: Prepared = { workload, timing, verify, progress: new BenchProgress(context, runtime) };
-  const target = await targetOf(context, named, workload, range);
-  if (compare === undefined) {
+  await using targets = await targetsOf(context, compare === undefined ? [named] : [named, compare], workload, range);
+  const [target, other] = targets.all;
+  if (target === undefined) throw new Error('a target for each name');
+  if (other === undefined) {
     await confirmWrites(context, workload, [target], yes);
     await benchOne(context, target, prepared);
     return;
   }
-  const [first, second, isCommonPart] = commonPart(target, await targetOf(context, compare, workload, range));
+  const [first, second, isCommonPart] = commonPart(target, other);
   await confirmWrites(context, workload, [first, second], yes);
   await benchBoth(context, [first, second], { rounds, isCommonPart }, prepared);
 };

@@ -3,6 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { runBenchmark } from '../../../src/bench/benchmark.ts';
 import { type ComparedTarget, compareRuns, medianOf } from '../../../src/bench/comparison.ts';
 import { dataShare } from '../../../src/bench/data-share.ts';
+import { leave, openExport } from '../../../src/bench/export-connection.ts';
 import type { RunResult } from '../../../src/bench/measurement.ts';
 import { type Placement, type StreamFlags, workloadOf } from '../../../src/bench/workload.ts';
 import { MiB } from '../../../src/core/units.ts';
@@ -229,11 +230,46 @@ describe('around a run', () => {
         [768 * 1024, 3],
       ] as Array<[number, number]>,
     };
+    const reads = workloadOf(undefined, {});
     await withServer({ extents }, async ({ server }) => {
-      expect(await dataShare(server.uri, 0, 1 * MiB)).toBe(0.25);
-      expect(await dataShare(server.uri, 512 * 1024, 512 * 1024)).toBe(0);
+      const client = await openExport(server.uri, reads);
+      expect(await dataShare(client, 0, 1 * MiB)).toBe(0.25);
+      expect(await dataShare(client, 512 * 1024, 512 * 1024)).toBe(0);
+      await leave([client]);
     });
-    await withServer({}, async ({ server }) => expect(await dataShare(server.uri, 0, 1 * MiB)).toBeNull());
+    await withServer({}, async ({ server }) => {
+      const client = await openExport(server.uri, reads);
+      expect(await dataShare(client, 0, 1 * MiB)).toBeNull();
+      await leave([client]);
+    });
+  });
+
+  it('is not kept by a server that does not say how much of it holds data', async () => {
+    const extents = { 'base:allocation': [[1 * MiB, 0] as [number, number]] };
+    const rule: TestServerOptions['rule'] = ({ type }) => (type === nbd.NBD_CMD_BLOCK_STATUS ? 'silence' : 'execute');
+    await withServer({ extents, rule }, async ({ server }) => {
+      const workload = workloadOf(undefined, { depth: 2 });
+      const first = await openExport(server.uri, workload);
+      expect(await dataShare(first, 0, 1 * MiB)).toBeNull();
+      const placement = { offset: 0, length: 1 * MiB, runtimeMs: 100, warmupMs: 0, seed: 1 };
+      const startedAtMs = performance.now();
+      const result = await runBenchmark({ uri: server.uri, workload, placement, verify: false, first });
+      expect(performance.now() - startedAtMs).toBeLessThan(6000);
+      expect(result).toMatchObject({ errors: {}, broken: null, unanswered: 0 });
+      expect(server.connectionsMade).toBe(1);
+    });
+  });
+
+  it('says how many connections the server took where it does not take all', async () => {
+    await withServer({}, async ({ server, run }) => {
+      server.options.connectionsMax = 3;
+      await expect(run({ connections: 4 })).rejects.toMatchObject({
+        code: 'NBD_UNREACHABLE',
+        message: expect.stringContaining('the server took 3 of 4 connections'),
+        remedy: expect.stringMatching(/-e 4.*--connections 3/),
+        details: { connectionsMade: 3, connectionsWanted: 4 },
+      });
+    });
   });
 
   const ended = { stopped: null, interrupted: false, isCommonPart: false };
