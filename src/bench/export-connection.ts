@@ -10,12 +10,34 @@ import type { ExportLimits, Workload } from './workload.ts';
 
 const LEAVE_MS_MAX = 2000;
 
+/** What to do about a failure of TLS; null where it is something else. */
+const tlsRemedy = (uri: string, { code, cause }: NbdError): string | null => {
+  if (code === 'NBD_TLS' && cause === undefined) {
+    return 'write nbds:// or nbds+unix:// for a server with TLS, nbd:// or nbd+unix:// for one without';
+  }
+  // A server that does not take the client's certificate closes after the handshake of TLS 1.3, when we are content.
+  const { syscall = '' } = (cause ?? {}) as NodeJS.ErrnoException;
+  const isClosed = code === 'NBD_CONNECT' && /^nbds/i.test(uri) && syscall !== 'connect' && syscall !== 'getaddrinfo';
+  if (code !== 'NBD_TLS' && !isClosed) return null;
+  return (
+    'add ?tls-certificates=DIR to the URI: a folder with the ca-cert.pem that signed the server, and client-cert.pem and client-key.pem ' +
+    'where it asks for them; tls-hostname=NAME where the certificate bears another name'
+  );
+};
+
 /** An error of the NBD client, as one of the catalogue. */
 const nbdFault = (uri: string, error: unknown): unknown => {
   if (!(error instanceof NbdError)) return error;
+  // What is wrong with a URI comes with a remedy of its own.
+  if (error.code === 'NBD_USAGE' && error.cause instanceof TwinvolError) return error.cause;
   if (error.code === 'NBD_USAGE') return new TwinvolError('URI_INVALID', error.message, { cause: error });
   if (error.code === 'NBD_ABORTED') return new TwinvolError('CANCELLED', 'the connecting was given up', { cause: error });
-  return new TwinvolError('NBD_UNREACHABLE', `${uri}: ${error.message}`, { cause: error, details: { uri, code: error.code } });
+  const remedy = tlsRemedy(uri, error);
+  return new TwinvolError('NBD_UNREACHABLE', `${uri}: ${error.message}`, {
+    cause: error,
+    details: { uri, code: error.code },
+    ...(remedy === null ? {} : { remedy }),
+  });
 };
 
 /** @throws TwinvolError `URI_INVALID`, `NBD_UNREACHABLE`, `CANCELLED` */

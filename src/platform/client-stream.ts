@@ -7,10 +7,11 @@
  *
  * Invariants: `onBytes` and `nextBuffer` are never called after `onEnd`, `onEnd` is called exactly once.
  */
-import { readFile } from 'node:fs/promises';
+import { readFile, stat } from 'node:fs/promises';
 import { connect, isIP, type OnReadOpts, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { connect as connectTls } from 'node:tls';
+import { TwinvolError } from '../core/faults.ts';
 import { connectUnix } from './unix-socket.ts';
 
 export type StreamTarget =
@@ -37,17 +38,30 @@ export type StreamTls = {
   readonly verifyPeer?: boolean;
 };
 
-/** The files of a certificate directory as GnuTLS-based NBD programs keep them; those that are missing stay absent. */
+const TLS_FILES = ['ca-cert.pem', 'client-cert.pem', 'client-key.pem'] as const;
+
+/**
+ * The files of a certificate directory as GnuTLS-based NBD programs keep them; those that are missing stay absent. With
+ * none of them the name is a wrong one: to go on would be to trust the system's authorities, which nobody asked for.
+ * @throws TwinvolError `URI_INVALID` where there is no such directory, or none of the files; the system's error
+ */
 export const readTlsDirectory = async (directory: string): Promise<StreamTls> => {
   const read = async (name: string): Promise<Buffer | null> => {
     try {
       return await readFile(join(directory, name));
     } catch (error) {
-      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return null;
+      if (['ENOENT', 'ENOTDIR'].includes((error as NodeJS.ErrnoException).code ?? '')) return null;
       throw error;
     }
   };
-  const [ca, cert, key] = await Promise.all(['ca-cert.pem', 'client-cert.pem', 'client-key.pem'].map(read));
+  const [ca, cert, key] = await Promise.all(TLS_FILES.map(read));
+  if (!ca && !cert && !key) {
+    const isThere = (await stat(directory).catch(() => null))?.isDirectory() === true;
+    const why = isThere ? `has none of ${TLS_FILES.join(', ')}` : 'is no directory';
+    throw new TwinvolError('URI_INVALID', `the TLS certificates cannot be read: ${directory} ${why}`, {
+      remedy: `give tls-certificates=DIR with ${TLS_FILES[0]} to trust the server, and ${TLS_FILES[1]} and ${TLS_FILES[2]} where it asks for them`,
+    });
+  }
   return { ...(ca ? { ca } : {}), ...(cert ? { cert } : {}), ...(key ? { key } : {}) };
 };
 

@@ -128,7 +128,10 @@ The default is --rw randread --bs 4K --depth 16. Each connection keeps --depth r
 when a reply is there, so latencies are those of a busy server. Workloads that write destroy data: they ask, or need --yes.
 Exit status 2: requests failed or had no answer, the connection was lost, --verify found a mismatch, or a server was gone in a later
 round of --compare. Exit status 10: --verify was given up (Ctrl-C) before everything was read back. The figures are printed either way.
-Where the exports of --compare differ in size, both runs use the part that both have.`;
+Where the exports of --compare differ in size, both runs use the part that both have.
+
+TLS: nbds://HOST/EXPORT?tls-certificates=DIR, where DIR has ca-cert.pem (who signed the server), and client-cert.pem and
+client-key.pem where the server asks for them; tls-hostname=NAME where the certificate bears another name than HOST.`;
 
 export const registerBench = (program: Command, context: CommandContext): void => {
   addCommand(program, 'bench', 'load an NBD export and measure it: rate, latency percentiles, errors', [
