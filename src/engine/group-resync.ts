@@ -20,7 +20,7 @@ import { destructionOf } from './pair-destruction.ts';
 import { requireNoRestore, requirePace } from './pair-lookup.ts';
 import { generationOf } from './pair-shell.ts';
 import type { PairShell } from './pair-shell.ts';
-import { planView } from './plan.ts';
+import { endedClients, planView } from './plan.ts';
 
 type Input = Parameters<Engine['groupResync']>[0];
 type Member = { readonly now: PairRow; readonly decision: Moved; readonly target: InquiryTargetVolume };
@@ -140,11 +140,7 @@ export class GroupResync {
       return `${formatSize(bytesOf(member))} are copied from ${store.tables.volume(member.now.primary).name} to ${member.target.name}`;
     });
     return planView('group resync', {
-      steps: [
-        'the hosts of all secondaries are asked whether they use one',
-        ...(clients > 0 ? [`${clients} NBD connections are ended`] : []),
-        ...copies,
-      ],
+      steps: ['the hosts of all secondaries are asked whether they use one', ...endedClients(clients), ...copies],
       volumes: members.flatMap(({ now, target }) => [store.tables.volume(now.primary).name, target.name]),
       hosts: gate.hostsFor(secondaries),
       regions: members.reduce((sum, member) => sum + Math.ceil(bytesOf(member) / member.now.dirtyRegionBytes), 0),

@@ -16,7 +16,7 @@ import type { DeviceContext } from './context.ts';
 import { destructionOf } from './pair-destruction.ts';
 import { onPair, requireNoRestore, requirePace } from './pair-lookup.ts';
 import type { PairShell } from './pair-shell.ts';
-import { planView } from './plan.ts';
+import { endedClients, planView } from './plan.ts';
 import type { PoolCommands } from './pool-commands.ts';
 import { fittingText, plannedMoves } from './volume-support.ts';
 
@@ -210,7 +210,7 @@ export class PairCommands {
     const clients = asked.reduce((sum, number) => sum + plane.clientCount(number), 0);
     const steps = [
       `the hosts of ${command === 'resync' ? secondary : `${primary} and ${secondary}`} are asked whether they use it`,
-      ...(clients > 0 ? [`${clients} NBD connections are ended`] : []),
+      ...endedClients(clients),
       `${formatSize(dirtyBytes.union)} are copied from ${command === 'resync' ? `${primary} to ${secondary}` : `${secondary} to ${primary}`}`,
     ];
     return planView(`pair ${command}`, {

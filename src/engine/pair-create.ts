@@ -22,7 +22,7 @@ import type { DeviceContext } from './context.ts';
 import { requireNoRestore, requirePace } from './pair-lookup.ts';
 import { wholeVolume } from './pair-destruction.ts';
 import type { PairShell, PairTask, Prepared } from './pair-shell.ts';
-import { planView } from './plan.ts';
+import { endedClients, planView } from './plan.ts';
 import { poolOf } from './pool-commands.ts';
 import { fittingText, plannedMoves, refitOps, volumeSpec } from './volume-support.ts';
 
@@ -202,7 +202,7 @@ export class PairCreate {
       chosen,
       'the hosts of the secondary are asked whether they use it',
       ...(fitting === null ? [] : [fittingText(volume, fitting)]),
-      ...(clients > 0 ? [`${clients} NBD connections to ${volume.name} are ended`] : []),
+      ...endedClients(clients, volume.name),
       `up to ${formatSize(primary.capacityBytes)} are copied from ${primary.name} to ${volume.name} (holes are skipped), and every write from then on goes to both`,
     ];
     return planView('pair create', {

@@ -25,3 +25,10 @@ export const planView = (command: string, parts: PlanParts): PlanView => ({
   destroysBytes: parts.destroysBytes ?? parts.destroys?.reduce((sum, { bytes }) => sum + bytes, 0) ?? 0,
   destroys: parts.destroys ?? [],
 });
+
+/** The step of a plan that ends NBD clients, and of which volume where it is not plain; no step where there are none. */
+export const endedClients = (clients: number, volume: string | null = null): readonly string[] => {
+  if (clients === 0) return [];
+  const where = volume === null ? '' : ` to ${volume}`;
+  return [clients === 1 ? `1 NBD connection${where} is ended` : `${clients} NBD connections${where} are ended`];
+};

@@ -19,7 +19,7 @@ import type { PlanView, VolumeView } from '../core/views.ts';
 import type { Engine, VolumeCreateInput, VolumeRef } from './api.ts';
 import type { DeviceContext } from './context.ts';
 import { wholeVolume } from './pair-destruction.ts';
-import { planView } from './plan.ts';
+import { endedClients, planView } from './plan.ts';
 import { onceCleared, onVolume, requireUnpaired, volumeSpec } from './volume-support.ts';
 
 type Input<K extends keyof Engine> = Engine[K] extends (input: infer I) => unknown ? I : never;
@@ -211,7 +211,7 @@ export class VolumeCommands {
     const regions = countRegions(row.runs);
     const clients = plane.clientCount(row.number);
     const steps = [
-      ...(clients > 0 ? [`${clients} NBD connections are ended`] : []),
+      ...endedClients(clients),
       `volume ${row.name} and its content are gone`,
       `${regions} regions are cleared and go to the unassigned-region table`,
     ];
