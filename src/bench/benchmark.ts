@@ -67,6 +67,7 @@ class BenchmarkRun {
   readonly #loops: ConnectionLoop[] = [];
   readonly #ledger: BlockLedger | null;
   #sizeBytes = 0;
+  #requestBytesMax = 0;
 
   constructor(input: BenchmarkInput, hooks: BenchmarkHooks) {
     this.#input = input;
@@ -86,18 +87,18 @@ class BenchmarkRun {
     const ended = loops.then(() => true);
     ended.catch(() => {});
     try {
-      await this.#phase('warm-up', warmupMs, ended);
-      for (const tally of this.#allTallies()) tally.reset();
-      this.#state.errors.clear();
+      const isMeasured = await this.#phase('warm-up', warmupMs, ended);
+      if (isMeasured) this.#forget();
       const measuredFromMs = performance.now();
       const cpu = process.cpuUsage();
-      await this.#phase('measuring', runtimeMs, ended);
+      if (isMeasured) await this.#phase('measuring', runtimeMs, ended);
       const { user, system } = process.cpuUsage(cpu);
       const clientCpuPercent = ((user + system) / 1000 / (performance.now() - measuredFromMs)) * 100;
       await this.#answers(ended);
-      const elapsedMs = performance.now() - measuredFromMs;
+      const elapsedMs = isMeasured ? performance.now() - measuredFromMs : 0;
+      if (!isMeasured) this.#forget();
       const verification = await this.#readBack();
-      return this.#result({ startedAtMs, elapsedMs, clientCpuPercent, verification });
+      return this.#result({ startedAtMs, isMeasured, elapsedMs, clientCpuPercent, verification });
     } finally {
       this.#state.isStopped = true;
       await this.#disconnect();
@@ -122,7 +123,9 @@ class BenchmarkRun {
       await this.#disconnect();
       throw error;
     }
-    this.#sizeBytes = this.#clients[0]?.info.sizeBytes ?? 0;
+    const [one] = this.#clients;
+    this.#sizeBytes = one?.info.sizeBytes ?? 0;
+    this.#requestBytesMax = one?.info.blockSizes.maximumBytes ?? 0;
   }
 
   /** The next connection. @throws TwinvolError, as `connectTo` does */
@@ -148,17 +151,24 @@ class BenchmarkRun {
     return { ledger, first: index, stride: connections, mayUseOthers: client.info.canMultiConn };
   }
 
-  /** Waits until the time is over, the user gives up, or all connections are lost. */
-  async #phase(phase: 'warm-up' | 'measuring', durationMs: number, ended: Promise<boolean>): Promise<void> {
+  /** What the warm-up counted. */
+  #forget(): void {
+    for (const tally of this.#allTallies()) tally.reset();
+    this.#state.errors.clear();
+  }
+
+  /** @returns true when the time is over, false when the user gave up or all connections are lost before */
+  async #phase(phase: 'warm-up' | 'measuring', durationMs: number, ended: Promise<boolean>): Promise<boolean> {
     const fromMs = performance.now();
     const { signal } = this.#hooks;
     let isEnded = false;
     while (!isEnded && signal?.aborted !== true) {
       const leftMs = fromMs + durationMs - performance.now();
-      if (leftMs <= 0) return;
+      if (leftMs <= 0) return true;
       isEnded = await Promise.race([ended, delay(Math.min(leftMs, PROGRESS_MS), false)]);
       this.#tell(phase, durationMs === 0 ? 1 : Math.min(1, (performance.now() - fromMs) / durationMs), performance.now() - fromMs);
     }
+    return false;
   }
 
   /** Sends no more, and waits for the replies to what is in flight. */
@@ -220,7 +230,7 @@ class BenchmarkRun {
     onProgress({ phase, done, elapsedMs, operations, bytes, p50Ms: latency.percentileMs(50), p99Ms: latency.percentileMs(99), errors });
   }
 
-  #result(parts: Pick<RunResult, 'startedAtMs' | 'elapsedMs' | 'clientCpuPercent' | 'verification'>): RunResult {
+  #result(parts: Pick<RunResult, 'startedAtMs' | 'isMeasured' | 'elapsedMs' | 'clientCpuPercent' | 'verification'>): RunResult {
     const { uri, workload, placement } = this.#input;
     const of = (pick: (loop: ConnectionLoop) => readonly Tally[]): OperationResult =>
       operationResult(sumOf(this.#loops.flatMap(pick)), parts.elapsedMs);
@@ -235,6 +245,7 @@ class BenchmarkRun {
     return {
       uri,
       sizeBytes: this.#sizeBytes,
+      requestBytesMax: this.#requestBytesMax,
       workload,
       placement,
       ...parts,

@@ -59,7 +59,7 @@ export const medianOf = (values: readonly number[]): number => {
   return sorted.length % 2 === 1 ? upper : ((sorted[middle - 1] ?? 0) + upper) / 2;
 };
 
-export const isCompleteRun = ({ interrupted, broken }: RunResult): boolean => !interrupted && broken === null;
+export const isCompleteRun = ({ isMeasured, interrupted, broken }: RunResult): boolean => isMeasured && !interrupted && broken === null;
 
 const summary = (target: ComparedTarget): ComparedRuns => {
   const complete = target.runs.filter(isCompleteRun);

@@ -53,7 +53,11 @@ export type RunResult = {
   readonly startedAtMs: number;
   readonly workload: Workload;
   readonly placement: Placement;
+  /** False when the run ended in the warm-up: then there are no figures, and `elapsedMs` is 0. */
+  readonly isMeasured: boolean;
   readonly elapsedMs: number;
+  /** The largest payload that the server takes; larger requests are sent in parts. */
+  readonly requestBytesMax: number;
   readonly total: OperationResult;
   readonly read: OperationResult;
   readonly write: OperationResult;

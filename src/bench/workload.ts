@@ -123,6 +123,12 @@ const withFlags = (base: Stream, flags: StreamFlags): Stream => {
       remedy: 'give --rw randrw or --rw rw with --mix',
     });
   }
+  const isPureRead = kind === 100 || (kind === null && base.readPercent === 100) || mixPercent === 100;
+  if (isPureRead && (fua === true || (flushEvery ?? 0) > 0)) {
+    throw new TwinvolError('USAGE', '--fua and --flush-every are about writes, and the workload only reads', {
+      remedy: 'give --rw randwrite, randrw, write or rw with them',
+    });
+  }
   const mixed = mixPercent ?? (kind === null ? base.readPercent : MIX_PERCENT_DEFAULT);
   return {
     ...base,
@@ -201,7 +207,9 @@ export const placeWorkload = (
   limits: ExportLimits,
   range: { readonly offset: number; readonly length?: number },
 ): { readonly offset: number; readonly length: number } => {
+  if (limits.sizeBytes === 0) throw usage('the export is empty: it has 0 bytes', 'name an export that has a size');
   const length = range.length ?? limits.sizeBytes - range.offset;
+  if (length === 0) throw usage('the range is empty: it has 0 bytes', 'give a larger --size, or a range that begins before the end');
   if (length <= 0 || range.offset + length > limits.sizeBytes) {
     throw usage(`the export has ${formatSize(limits.sizeBytes)}, and the range leads beyond its end`, 'give a smaller --size or --range');
   }

@@ -9,6 +9,8 @@ import { textFields, textTable } from '../text-table.ts';
 
 /** From here on the client's own work is likely to be what limits. */
 const CLIENT_CPU_PERCENT_HIGH = 85;
+/** A share of less time than this says nothing: it is the start of the run, and the end. */
+const CLIENT_CPU_MS_MIN = 100;
 /** Below this share of data a reading workload reads mostly holes. */
 const DATA_SHARE_LOW = 0.5;
 const FAIRNESS_LOW = 0.5;
@@ -21,6 +23,8 @@ export const formatLatency = (ms: number): string => {
 
 /** Millions of bytes. */
 export const formatMegabytes = (bytes: number): string => (bytes / 1e6).toFixed(1);
+
+const requests = (count: number): string => `${count} ${count === 1 ? 'request' : 'requests'}`;
 
 type Row = OperationResult & { readonly label: string; readonly connections?: number; readonly fairness?: number };
 
@@ -71,12 +75,18 @@ const verificationLines = ({ verification }: RunResult, paint: Paint): string[] 
 /** Without these the numbers would mislead. */
 export const remarksOf = (result: RunResult, dataShare: number | null): string[] => {
   const remarks: string[] = [];
-  const { clientCpuPercent, interrupted, broken, unanswered, errors, streams } = result;
+  const { clientCpuPercent, elapsedMs, interrupted, broken, unanswered, errors, requestBytesMax } = result;
+  const { streams } = result.workload;
   if (broken !== null) remarks.push(`the connection was lost: ${broken}`);
-  for (const [code, count] of Object.entries(errors)) remarks.push(`${count} requests failed with ${code}`);
-  if (unanswered > 0) remarks.push(`${unanswered} requests had no answer yet when the run was given up`);
+  for (const [code, count] of Object.entries(errors)) remarks.push(`${requests(count)} failed with ${code}`);
+  if (unanswered > 0) remarks.push(`${requests(unanswered)} had no answer yet when the run was given up`);
   if (interrupted) remarks.push('ended early by the user');
-  if (clientCpuPercent >= CLIENT_CPU_PERCENT_HIGH) {
+  for (const { name, blockBytes } of streams) {
+    if (blockBytes <= requestBytesMax) continue;
+    const largest = formatSize(requestBytesMax);
+    remarks.push(`${name}: the server takes at most ${largest} in one request: each of ${formatSize(blockBytes)} was sent in parts`);
+  }
+  if (clientCpuPercent >= CLIENT_CPU_PERCENT_HIGH && elapsedMs >= CLIENT_CPU_MS_MIN && result.total.operations > 0) {
     remarks.push(`this client took ${Math.round(clientCpuPercent)} % of a processor: it may be what limits, not the server`);
   }
   if (dataShare !== null && dataShare < DATA_SHARE_LOW && result.read.operations > 0) {
@@ -84,7 +94,7 @@ export const remarksOf = (result: RunResult, dataShare: number | null): string[]
       `only ${Math.round(dataShare * 100)} % of the range held data before the run: reads of holes are quicker than reads of data`,
     );
   }
-  for (const { name, fairness, connections } of streams) {
+  for (const { name, fairness, connections } of result.streams) {
     if (connections > 1 && fairness < FAIRNESS_LOW)
       remarks.push(`${name}: the slowest connection had ${Math.round(fairness * 100)} % of its fair share`);
   }
@@ -100,13 +110,18 @@ const headFields = (result: RunResult): Array<readonly [string, string]> => {
   return [
     ...workloadFields(workload),
     ['range', `${formatSize(placement.offset)} to ${formatSize(end)} of ${formatSize(result.sizeBytes)}, seed ${placement.seed}`],
-    ['measured', `${(elapsedMs / 1000).toFixed(1)} s after ${(placement.warmupMs / 1000).toFixed(1)} s of warm-up`],
+    [
+      'measured',
+      result.isMeasured
+        ? `${(elapsedMs / 1000).toFixed(1)} s after ${(placement.warmupMs / 1000).toFixed(1)} s of warm-up`
+        : 'nothing: the run ended in the warm-up',
+    ],
   ];
 };
 
 export const runText = (result: RunResult, dataShare: number | null, paint: Paint): string => {
-  const tables = [textTable(rowsOf(result), COLUMNS, paint, '')];
-  if (result.streams.length > 1) tables.push(textTable(streamRows(result), COLUMNS, paint, ''));
+  const tables = result.isMeasured ? [textTable(rowsOf(result), COLUMNS, paint, '')] : [];
+  if (result.isMeasured && result.streams.length > 1) tables.push(textTable(streamRows(result), COLUMNS, paint, ''));
   const tail = [
     ...verificationLines(result, paint),
     ...remarksOf(result, dataShare).map((remark) => `${paint('yellow', 'note:')} ${remark}`),

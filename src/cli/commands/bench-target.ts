@@ -2,6 +2,7 @@
  * What `twinvol bench` is about to load: the export, what the engine of `--store` knows about it where it is one of
  * its volumes, and the operator's word before a workload writes over it.
  */
+import { realpathSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { leave, limitsOf, openExport } from '../../bench/export-connection.ts';
 import { type ExportLimits, placeWorkload, type Workload, writes } from '../../bench/workload.ts';
@@ -29,8 +30,17 @@ export type BenchTarget = {
 
 const LOCAL_HOSTS = new Set(['localhost', '127.0.0.1', '::1', '0.0.0.0', '::']);
 
+/** Where the path leads to, also through symbolic links: the socket's own, or its directory's. */
+const realPath = (path: string): string => {
+  try {
+    return realpathSync(path);
+  } catch {
+    return resolve(path);
+  }
+};
+
 const isSamePlace = (one: NbdUri['where'], other: NbdUri['where']): boolean => {
-  if (one.kind === 'unix') return other.kind === 'unix' && resolve(one.path) === resolve(other.path);
+  if (one.kind === 'unix') return other.kind === 'unix' && realPath(one.path) === realPath(other.path);
   if (other.kind === 'unix') return false;
   return one.port === other.port && (one.host === other.host || (LOCAL_HOSTS.has(one.host) && LOCAL_HOSTS.has(other.host)));
 };
@@ -73,6 +83,10 @@ const engineFacts = async (context: CommandContext, uri: string): Promise<readon
 
 /** An NBD URI, or the name or number of a volume of the store. */
 const uriOf = async (context: CommandContext, named: string): Promise<string> => {
+  if (named === '') {
+    const remedy = "give an NBD URI, or a volume's name or number";
+    throw new TwinvolError('USAGE', 'no export is named', { remedy });
+  }
   if (named.includes(':')) return named;
   return context.call('volume.uri', { volume: volumeArgument(named) });
 };

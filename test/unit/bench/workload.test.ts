@@ -54,6 +54,10 @@ describe('a workload from flags', () => {
     expect(workloadOf('mixed', {}).streams).toHaveLength(3);
     expect(codeOf(() => workloadOf('mixed', { depth: 4 }))).toBe('USAGE');
     expect(codeOf(() => workloadOf(undefined, { rw: 'randread', mixPercent: 50 }))).toBe('USAGE');
+    expect(codeOf(() => workloadOf(undefined, { fua: true }))).toBe('USAGE');
+    expect(codeOf(() => workloadOf('backup', { flushEvery: 8 }))).toBe('USAGE');
+    expect(codeOf(() => workloadOf(undefined, { rw: 'randrw', mixPercent: 100, fua: true }))).toBe('USAGE');
+    expect(codeOf(() => workloadOf(undefined, { rw: 'read', flushEvery: 0 }))).toBe('none');
   });
 
   it('has presets of which boot and backup only read', () => {
@@ -82,6 +86,13 @@ describe('a workload on an export', () => {
     ['NOT_SUPPORTED', { canFlush: false }, { offset: 0 }],
   ])('refuses with %s: %j %j', (code, limits, range) => {
     expect(codeOf(() => placeWorkload(mixed, { ...LIMITS, ...limits }, range))).toBe(code);
+  });
+
+  it('says that an export or a range is empty', () => {
+    const reads = workloadOf(undefined, {});
+    expect(() => placeWorkload(reads, { ...LIMITS, sizeBytes: 0 }, { offset: 0 })).toThrow('the export is empty');
+    expect(() => placeWorkload(reads, LIMITS, { offset: 0, length: 0 })).toThrow('the range is empty');
+    expect(() => placeWorkload(reads, LIMITS, { offset: 1 * GiB })).toThrow('the range is empty');
   });
 
   it('refuses what needs too much memory, and FUA where nothing makes durable', () => {

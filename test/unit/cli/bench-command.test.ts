@@ -1,11 +1,13 @@
 /** `twinvol bench` on servers that differ, go away, or are given up: what is printed then, and the exit status. */
+import { symlink } from 'node:fs/promises';
 import { describe, expect, it } from 'vitest';
 import type { Comparison } from '../../../src/bench/comparison.ts';
-import { MiB } from '../../../src/core/units.ts';
+import { KiB, MiB } from '../../../src/core/units.ts';
 import * as nbd from '../../../src/wire/nbd-constants.ts';
 import { NbdTestServer, type TestServerOptions } from '../../support/nbd-test-server.ts';
 import { temporaryDirectory } from '../../support/temporary.ts';
-import { runLine } from './command-line.ts';
+import { clientView, statusView, volumeView } from '../control/scripted-engine.ts';
+import { device, runLine } from './command-line.ts';
 
 const QUICK = '--depth 4 --runtime 100ms --warmup 0ms';
 
@@ -80,7 +82,7 @@ describe('bench --compare', () => {
       const { exit, out } = await runLine(`bench ${first.uri} --compare ${second.uri} --rounds 1 ${QUICK}`);
       expect(exit).toBe(2);
       expect(out).toContain('note: A: only 0 % of the range held data');
-      expect(out).toContain('note: B: 1 requests failed with NBD_EIO');
+      expect(out).toContain('note: B: 1 request failed with NBD_EIO');
       expect(out).not.toMatch(/note: (B: only|A: 1 req)/);
     });
   });
@@ -95,6 +97,63 @@ describe('bench --compare', () => {
       expect(out).toContain('note: ended early by the user');
       const json = await runLine(`${line} --json`, { interrupted: AbortSignal.timeout(1000) });
       expect(JSON.parse(json.out)).toMatchObject({ ratio: null, interrupted: true, second: { uri: second.uri, runs: [], iops: null } });
+    });
+  });
+});
+
+describe('bench', () => {
+  it('says that it ended in the warm-up, without figures', async () => {
+    await withServers([{}, {}], async ({ uri }) => {
+      const line = `bench ${uri} --warmup 60s`;
+      const { exit, out } = await runLine(line, { interrupted: AbortSignal.timeout(400) });
+      expect(exit).toBe(0);
+      expect(out).toContain('nothing: the run ended in the warm-up');
+      expect(out).not.toMatch(/^read /m);
+      expect(out).not.toContain('this client took');
+      const json = await runLine(`${line} --json`, { interrupted: AbortSignal.timeout(400) });
+      expect(JSON.parse(json.out)).toMatchObject({ isMeasured: false, elapsedMs: 0, interrupted: true, total: { operations: 0, iops: 0 } });
+    });
+  });
+
+  it('says that requests above the largest of the server were sent in parts', async () => {
+    const info = { blockSizes: { minimumBytes: 1, preferredBytes: 4096, maximumBytes: 64 * KiB } };
+    await withServers([{ info }, {}], async ({ uri }) => {
+      const { exit, out } = await runLine(`bench ${uri} --bs 256K --rw read ${QUICK}`);
+      expect(exit).toBe(0);
+      expect(out).toContain('note: read: the server takes at most 64 KiB in one request: each of 256 KiB was sent in parts');
+    });
+  });
+
+  it('says that an export is empty', async () => {
+    await withServers([{ sizeBytes: 0 }, {}], async ({ uri }) => {
+      const { exit, err } = await runLine(`bench ${uri} ${QUICK}`);
+      expect([exit, err]).toEqual([64, expect.stringContaining('the export is empty')]);
+    });
+  });
+
+  it('gives a verification up with a status of its own', async () => {
+    const rule: TestServerOptions['rule'] = ({ type }) => (type === nbd.NBD_CMD_READ ? 'silence' : 'execute');
+    await withServers([{ rule }, {}], async ({ uri }) => {
+      const { exit, out } = await runLine(`bench ${uri} --verify --rw write --yes ${QUICK}`, { interrupted: AbortSignal.timeout(800) });
+      expect(exit).toBe(10);
+      expect(out).toMatch(/^NOT VERIFIED: no block was written and read back/m);
+      expect(out).toMatch(/^write +\d+/m);
+    });
+  });
+
+  it('knows its own volume also where the socket is reached through a link', async () => {
+    await withServers([{}, {}], async (first) => {
+      const link = `${first.options.path}-link`;
+      await symlink(first.options.path, link);
+      const rig = await device({
+        status: () => statusView({ sockets: { ...statusView().sockets, nbd: [`nbd+unix:///?socket=${link}`] } }),
+        volumeList: () => [volumeView(1, 'vol')],
+        pairStatus: () => [],
+        clientList: async () => [clientView(7)],
+      });
+      const { exit, err } = await rig.line(`bench ${first.uri} --rw write --yes ${QUICK}`);
+      expect(exit).toBe(0);
+      expect(err).toContain('WARNING: NBD connection 7');
     });
   });
 });
