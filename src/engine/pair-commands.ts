@@ -230,7 +230,7 @@ export class PairCommands {
     const clients = isRestoring ? plane.clientCount(row.primary) : 0;
     const steps = [
       ...(isRestoring ? [`the hosts of ${primary} are asked whether they use it: what they wrote is on ${secondary} in part`] : []),
-      ...(clients > 0 ? [`${clients} NBD connections are ended`] : []),
+      ...endedClients(clients),
       ...(row.state === 'duplex-pending' ? ['the copy ends; its target is left with a part of the image'] : []),
       `${primary} and ${secondary} are no longer a pair; the record of what differs is gone`,
       attribute === 'secondary'
